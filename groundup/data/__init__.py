@@ -1,0 +1,1 @@
+"""Ids to batches: corpora, cleaning, shards, packing, loaders and conversations."""
