@@ -1,0 +1,1 @@
+"""Looking inside: the machine, and what a model does on it."""

@@ -1,0 +1,1 @@
+"""Teaching re-implementations: they import nothing from groundup, and nothing imports them."""
