@@ -65,7 +65,7 @@ def find_blocks(text: str) -> Iterator[Block]:
     while index < len(lines):
         fence = _FENCE.match(lines[index])
         if marked and not (fence and fence[2] in COMMANDS):
-            raise ValueError(f"line {index}: `<!-- run -->` must stand above a bash or python fence")
+            raise ValueError(f"line {index}: below `<!-- run -->` goes a bash or python fence")
         if fence:
             ticks, start = fence[1], index + 1
             try:
