@@ -1,0 +1,1 @@
+"""Process groups, and the one place that says how a model is spread over them."""

@@ -1,0 +1,51 @@
+"""What a training step minimises: a sum over target tokens, divided by their global number.
+
+A sum, because a mean over each micro-batch would weigh a token by the company it keeps: with ragged
+batches the mean of means is not the mean. The trainer divides once, by the number of targets in the
+whole optimizer step, over all micro-batches and processes.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.data.batch import IGNORE
+
+
+class NextTokenLoss(nn.Module):
+    """Summed cross-entropy of the next token, in nats.
+
+    `(B, T) ids, (B, T) targets, (B, T) documents or None -> ()`. Targets are already shifted: the
+    loader pairs each input with the token after it. Positions marked IGNORE add nothing, and a
+    batch of nothing but IGNORE gives 0, not NaN.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
+        logits = self.model(inputs, documents=documents)
+        return cross_entropy_sum(logits, targets)
+
+
+def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
+    """`(B, T, V), (B, T) -> ()`: summed over targets, in fp32 whatever the logits are."""
+    return F.cross_entropy(
+        logits.flatten(0, -2).float(), targets.flatten(), ignore_index=IGNORE, reduction="sum"
+    )
+
+
+@torch.no_grad()
+def estimate_loss(loss: nn.Module, batches: list) -> float:
+    """Mean loss per target over held-out batches, in eval mode; the train mode is restored."""
+    was_training = loss.training
+    loss.eval()
+    try:
+        total = sum(loss(b.inputs, b.targets, b.documents).item() for b in batches)
+        count = sum(b.num_targets for b in batches)
+    finally:
+        loss.train(was_training)
+    return total / count if count else float("nan")

@@ -1,0 +1,65 @@
+"""Everything the next training step depends on, as flat tensors and plain facts, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from groundup.config import UserError
+from groundup.parallel.world import World
+
+
+def state_tensors(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    world: World,
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Weights, optimizer moments and this process's generator states; and the scalars beside them."""
+    tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in model.state_dict().items()}
+    scalars: dict[str, float] = {}
+    for index, entries in optimizer.state_dict()["state"].items():
+        for key, value in entries.items():
+            if isinstance(value, Tensor):
+                tensors[f"optimizer.{index}.{key}"] = value
+            else:
+                scalars[f"{index}.{key}"] = value
+    tensors[f"rng.cpu.{world.rank}"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors[f"rng.cuda.{world.rank}"] = torch.cuda.get_rng_state()
+    return tensors, {"optimizer": scalars, "scaler": scaler.state_dict()}
+
+
+def restore_state(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    scaler: torch.amp.GradScaler,
+    world: World,
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+) -> None:
+    """The inverse of `state_tensors`. Raises UserError when the checkpoint is of another model."""
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            "The checkpoint does not fit the model of this recipe; use another --run folder or "
+            f"restore the recipe it was made with. ({str(error).splitlines()[-1].strip()})"
+        ) from None
+    current = optimizer.state_dict()
+    entries: dict[Any, dict[str, Any]] = {}
+    by_name = {str(index): index for group in current["param_groups"] for index in group["params"]}
+    flat = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+    for name, value in {**flat, **facts["optimizer"]}.items():
+        index, _, key = name.rpartition(".")
+        entries.setdefault(by_name[index], {})[key] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": current["param_groups"]})
+    scaler.load_state_dict(facts["scaler"])
+    # A world that has grown has no saved generator for its new processes; they keep their seeds.
+    if f"rng.cpu.{world.rank}" in tensors:
+        torch.set_rng_state(tensors[f"rng.cpu.{world.rank}"])
+    if torch.cuda.is_available() and f"rng.cuda.{world.rank}" in tensors:
+        torch.cuda.set_rng_state(tensors[f"rng.cuda.{world.rank}"])
