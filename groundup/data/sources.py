@@ -1,0 +1,264 @@
+"""Documents from anywhere: named corpora, text, JSONL and Parquet files, and Hugging Face datasets.
+
+`read_source` streams: no file is held in memory whole, and what is wrong with one is reported with
+the place where it is wrong (byte offset, line, row or column).
+"""
+
+from __future__ import annotations
+
+import codecs
+import glob
+import importlib
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from groundup.config import UserError, did_you_mean
+from groundup.data.config import SourceConfig
+from groundup.data.corpora import CORPORA, read_corpus
+from groundup.data.documents import Document
+from groundup.text.chat import Message, Role
+
+SUFFIXES = (".txt", ".jsonl", ".parquet")
+TEXT_DOCUMENT = 4096  # characters a document cut from a .txt file holds at most
+TEXT_DOCUMENTS = 20  # a small .txt file is cut into about as many documents, to have some to hold out
+MAX_LINE = 64 * 2**20  # bytes of the longest JSON line that is parsed
+BLOCK = 2**20  # bytes read at a time
+
+
+def read_source(config: SourceConfig) -> Iterator[Document]:
+    """Documents of one source in a fixed order, at most `max_documents` of them.
+
+    A .txt file is cut at paragraph ends into documents of at most `TEXT_DOCUMENT` characters, so
+    that some of them can be held out. A JSON line, a Parquet row and a row of a Hugging Face
+    dataset is one document each: a conversation when the row has `messages_column`, otherwise the
+    text of `text_column`.
+    """
+    name = config.name
+    if name in CORPORA:
+        documents = read_corpus(name)
+    elif name.startswith("hf:"):
+        documents = _read_huggingface(config)
+    else:
+        documents = _read_files(config)
+    return itertools.islice(documents, config.max_documents or None)
+
+
+def find_files(name: str) -> list[Path]:
+    """Files that a path, folder (searched in depth) or glob stands for, sorted."""
+    path = Path(name).expanduser()
+    if path.is_dir():
+        files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
+        if not files:
+            raise UserError(f"The folder {name} holds no {', '.join(SUFFIXES)} file.")
+    elif path.exists():
+        files = [path]
+    elif glob.has_magic(name):
+        files = sorted(Path(match) for match in glob.glob(str(path), recursive=True))
+        if not files:
+            raise UserError(f"No file matches {name}.")
+    elif path.suffix or "/" in name:
+        raise UserError(f"There is no file or folder {name}.")
+    else:
+        raise UserError(
+            f"There is no corpus, file or folder named {name}.{did_you_mean(name, CORPORA)}"
+        )
+    for file in files:
+        if file.suffix not in SUFFIXES:
+            raise UserError(f"{file} should end in {', '.join(SUFFIXES)} for its format to be known.")
+        if file.is_file() and file.stat().st_size == 0:
+            raise UserError(f"{file} is empty.")
+    return files
+
+
+def _read_files(config: SourceConfig) -> Iterator[Document]:
+    readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
+    files = find_files(config.name)
+    root = Path(config.name).expanduser()
+    for file in files:
+        label = file.relative_to(root).as_posix() if root.is_dir() else file.name
+        yield from readers[file.suffix](file, label, config)
+
+
+def _read_text(file: Path, label: str, config: SourceConfig) -> Iterator[Document]:
+    size = file.stat().st_size
+    limit = min(TEXT_DOCUMENT, max(256, size // TEXT_DOCUMENTS))
+    number, buffer = 0, ""
+    for last, block in _mark_last(_decoded_blocks(file)):
+        buffer += block
+        start = 0
+        while len(buffer) - start > limit or (last and start < len(buffer)):
+            end = _cut(buffer, start, limit)
+            if text := buffer[start:end].strip():
+                number += 1
+                yield Document(config.name, f"{label}:{number}", text)
+            start = end
+        buffer = buffer[start:]
+
+
+def _cut(text: str, start: int, limit: int) -> int:
+    """Where the document that begins at `start` ends: at the best boundary in its second half."""
+    end = start + limit
+    if end >= len(text):
+        return len(text)
+    for boundary in ("\n\n", "\n", " "):
+        found = text.rfind(boundary, start + limit // 2, end)
+        if found >= 0:
+            return found + len(boundary)
+    return end
+
+
+def _decoded_blocks(file: Path) -> Iterator[str]:
+    """The text of a file in blocks. Refuses NUL bytes and invalid UTF-8, naming the offset."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset = 0
+    with open(file, "rb") as handle:
+        while True:
+            block = handle.read(BLOCK)
+            if offset == 0:
+                block = block.removeprefix(codecs.BOM_UTF8)
+            _refuse_binary(block, f"{file} at byte", offset)
+            held = len(decoder.getstate()[0])  # bytes of a character begun in the last block
+            try:
+                text = decoder.decode(block, final=not block)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{file} is not valid UTF-8 at byte {offset - held + error.start} "
+                    f"({error.reason}): convert it to UTF-8 first."
+                ) from None
+            yield text
+            if not block:
+                return
+            offset = handle.tell()
+
+
+def _read_jsonl(file: Path, label: str, config: SourceConfig) -> Iterator[Document]:
+    with open(file, "rb") as handle:
+        for number in itertools.count(1):
+            line = handle.readline(MAX_LINE + 1)
+            if not line:
+                return
+            where = f"{file} line {number}"
+            if len(line) > MAX_LINE:
+                raise UserError(f"{where} is longer than {MAX_LINE // 2**20} MB: split it up.")
+            _refuse_binary(line, f"{where} at byte", 0)
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig"))
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{where} is not valid UTF-8 at byte {error.start} of the line "
+                    f"({error.reason}): convert the file to UTF-8 first."
+                ) from None
+            except (ValueError, RecursionError) as error:
+                raise UserError(f"{where} is not valid JSON: {error}.") from None
+            if not isinstance(row, dict):
+                raise UserError(
+                    f"{where} should be a JSON object such as {{\"text\": …}}, but is a "
+                    f"{type(row).__name__}."
+                )
+            yield _document(row, f"{label}:{number}", config, where)
+
+
+def _read_parquet(file: Path, label: str, config: SourceConfig) -> Iterator[Document]:
+    parquet = _import("pyarrow.parquet", f"Reading {file}")
+    arrow = _import("pyarrow", f"Reading {file}")
+    try:
+        with parquet.ParquetFile(file) as table:
+            wanted = (config.text_column, config.messages_column)
+            columns = [name for name in table.schema_arrow.names if name in wanted]
+            if not columns:
+                raise _missing_columns(table.schema_arrow.names, config, str(file))
+            number = 0
+            for batch in table.iter_batches(batch_size=1024, columns=columns):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield _document(row, f"{label}:{number}", config, f"{file} row {number}")
+    except arrow.ArrowInvalid as error:
+        raise UserError(f"{file} is not a readable Parquet file: {error}") from None
+
+
+def _read_huggingface(config: SourceConfig) -> Iterator[Document]:
+    """Stream "hf:org/name", or "hf:org/name:subset" for one configuration of a dataset."""
+    datasets = _import("datasets", f"Source {config.name}")
+    path, _, subset = config.name.removeprefix("hf:").partition(":")
+    try:
+        rows = datasets.load_dataset(path, subset or None, split=config.split, streaming=True)
+    except (OSError, ValueError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"Could not open {config.name}, split {config.split}: {reason}") from None
+    for number, row in enumerate(rows, 1):
+        yield _document(row, str(number), config, f"{config.name} row {number}")
+
+
+def _document(row: Mapping[str, Any], label: str, config: SourceConfig, where: str) -> Document:
+    """One row as a document; raises UserError when it lacks the columns or holds something else."""
+    if config.messages_column in row:
+        messages = _messages(row[config.messages_column], config.messages_column, where)
+        return Document(config.name, label, messages=messages)
+    if config.text_column not in row:
+        raise _missing_columns(row, config, where)
+    text = row[config.text_column]
+    if not isinstance(text, str):
+        raise UserError(
+            f"Column '{config.text_column}' of {where} should be text, but is {_kind(text)}."
+        )
+    return Document(config.name, label, text)
+
+
+def _messages(value: Any, column: str, where: str) -> tuple[Message, ...]:
+    roles = get_args(Role)
+    if not isinstance(value, list):
+        raise UserError(
+            f"Column '{column}' of {where} should be a list of messages, but is {_kind(value)}."
+        )
+    messages: list[Message] = []
+    for index, message in enumerate(value, 1):
+        place = f"Message {index} of {where}"
+        if not isinstance(message, dict) or not isinstance(message.get("content"), str):
+            raise UserError(f'{place} should be {{"role": …, "content": text}}, not {message!r:.80}.')
+        role = message.get("role")
+        if role not in roles:
+            raise UserError(f"{place} has the unknown role {role!r}.{did_you_mean(str(role), roles)}")
+        messages.append({"role": role, "content": message["content"]})
+    return tuple(messages)
+
+
+def _missing_columns(found: Any, config: SourceConfig, where: str) -> UserError:
+    names = ", ".join(f"'{name}'" for name in found) or "none"
+    return UserError(
+        f"{where} has neither a column '{config.text_column}' nor '{config.messages_column}'; it has "
+        f"{names}. Set text_column or messages_column of the source."
+    )
+
+
+def _refuse_binary(block: bytes, where: str, offset: int) -> None:
+    if (index := block.find(b"\0")) >= 0:
+        utf16 = " (UTF-16 text must be converted to UTF-8)" if offset == 0 and index < 4 else ""
+        raise UserError(f"{where} {offset + index} holds a NUL byte: it is not text{utf16}.")
+
+
+def _mark_last(blocks: Iterator[str]) -> Iterator[tuple[bool, str]]:
+    """Pairs (is this the last block, block)."""
+    held = next(blocks, None)
+    for block in blocks:
+        assert held is not None
+        yield False, held
+        held = block
+    if held is not None:
+        yield True, held
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"a {type(value).__name__}"
+
+
+def _import(module: str, what: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError:
+        package = module.partition(".")[0]
+        raise UserError(f"{what} needs {package}: run `pip install 'groundup[hf]'`.") from None
