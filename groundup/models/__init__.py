@@ -1,0 +1,1 @@
+"""Model families composed from `groundup.nn`, their presets, and the folder they are kept in."""

@@ -1,0 +1,151 @@
+"""The decoder-only transformer: token ids in, logits for the next token out."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from groundup.config import require
+from groundup.models.config import DecoderConfig
+from groundup.nn.block import Block
+from groundup.nn.cache import KVCache
+from groundup.nn.init import initialize
+from groundup.nn.masks import Causal, Document, Plan, plan
+from groundup.nn.norms import build_norm
+from groundup.nn.positions import RotaryPositions, document_positions
+
+
+class Decoder(nn.Module):
+    """ids (B, T) -> logits (B, T, V).
+
+        ids ─ embedding [+ learned positions] ─ block × L ─ final_norm ─ head ─ logits
+
+    GPT-2, Llama and Qwen3 are configs of this class (`groundup.models.presets`). With
+    `checkpointing` set, training keeps only each block's input and computes the rest again in the
+    backward pass: less memory, a third more compute, equal gradients.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.checkpointing = False
+        width = config.width
+        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.position_embedding = None
+        self.rotary = None
+        if config.positions.kind == "learned":
+            self.position_embedding = nn.Embedding(config.context_length, width)
+        elif config.positions.kind == "rope":
+            self.rotary = RotaryPositions(
+                config.attention.head_width, config.context_length, config.positions.theta
+            )
+        self.blocks = nn.ModuleList(
+            Block(width, config.attention, config.feed_forward, config.norm)
+            for _ in range(config.num_layers)
+        )
+        self.final_norm = build_norm(config.norm, width)
+        # A tied head has no module of its own: one weight, registered once, in one place.
+        self.head = (
+            None if config.tie_embeddings else nn.Linear(width, config.vocab_size, bias=False)
+        )
+        self.head_bias = nn.Parameter(torch.zeros(config.vocab_size)) if config.head_bias else None
+        self.initialize()
+
+    def forward(
+        self, ids: Tensor, *, cache: KVCache | None = None, documents: Tensor | None = None
+    ) -> Tensor:
+        """ids (B, T) -> logits (B, T, V); arguments as for `hidden`."""
+        return self.logits(self.hidden(ids, cache=cache, documents=documents))
+
+    def hidden(
+        self, ids: Tensor, *, cache: KVCache | None = None, documents: Tensor | None = None
+    ) -> Tensor:
+        """ids (B, T) -> (B, T, D) after the final norm.
+
+        With a cache the ids continue what it holds, and are appended to it. `documents` (B, T)
+        numbers each position's document: attention then never crosses from one to another, and
+        learned positions restart with each.
+        """
+        require(cache is None or documents is None, "A cache holds one document per row.")
+        start, length = (cache.length if cache is not None else 0), ids.shape[1]
+        self._check_length(start + length)
+        x = self._embed(ids, start, documents)
+        rotation = self.rotary(start, length) if self.rotary is not None else None
+        mask = self._mask(start, length, documents, ids.device)
+        for index, block in enumerate(self.blocks):
+            if cache is not None:
+                x = block(x, mask, rotation, cache.layers[index])
+            elif self.checkpointing and self.training:
+                x = checkpoint(block, x, mask, rotation, use_reentrant=False)
+            else:
+                x = block(x, mask, rotation)
+        return self.final_norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., D) -> (..., V): the head alone, so that a loss can be computed in chunks."""
+        return F.linear(hidden, self.head_weight, self.head_bias)
+
+    @property
+    def head_weight(self) -> nn.Parameter:
+        """(V, D): the head's matrix, which is the embedding's when they are tied."""
+        return self.embedding.weight if self.head is None else self.head.weight
+
+    def initialize(self) -> None:
+        """Draw all weights anew from torch's generator; see the table in `groundup.nn.init`."""
+        initialize(self, self.config.init_std, self.config.num_layers)
+
+    def new_cache(self, batch: int, capacity: int) -> KVCache:
+        """An empty cache of this model's shape, on its device and in its dtype."""
+        attention, weight = self.config.attention, self.embedding.weight
+        return KVCache(
+            self.config.num_layers,
+            batch,
+            attention.num_kv_heads,
+            attention.head_width,
+            capacity,
+            weight.device,
+            weight.dtype,
+        )
+
+    def num_parameters(self) -> int:
+        """Numbers the model learns; a tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int) -> float:
+        """Forward and backward matrix-multiplication FLOPs per trained token at context `length`.
+
+        6 · (weights of all linear layers and the head) + 6 · L · T · H · E for causal attention:
+        its two products cost 4·T·H·E forward if every pair is computed, half of it is masked, and
+        the backward pass costs twice the forward. Chowdhery et al. 2022, arXiv:2204.02311, app. B,
+        who count the masked half too.
+        """
+        config = self.config
+        linear = sum(m.weight.numel() for m in self.blocks.modules() if isinstance(m, nn.Linear))
+        head = config.vocab_size * config.width
+        attention_width = config.attention.num_heads * config.attention.head_width
+        return 6 * (linear + head) + 6 * config.num_layers * length * attention_width
+
+    def _embed(self, ids: Tensor, start: int, documents: Tensor | None) -> Tensor:
+        x = self.embedding(ids)
+        if self.position_embedding is not None:
+            if documents is None:
+                x = x + self.position_embedding.weight[start : start + ids.shape[1]]
+            else:
+                x = x + self.position_embedding(document_positions(documents))
+        dropout = self.config.embedding_dropout
+        return F.dropout(x, dropout, self.training) if dropout else x
+
+    @staticmethod
+    def _mask(start: int, length: int, documents: Tensor | None, device: torch.device) -> Plan:
+        rule = Causal() if documents is None else Causal() & Document(documents)
+        return plan(rule, length, start + length, device)
+
+    def _check_length(self, length: int) -> None:
+        limit = self.config.context_length
+        require(
+            length <= limit or self.config.positions.kind == "none",
+            f"The sequence is {length} tokens long, but the model's context_length is {limit}. "
+            "Shorten it, or train with a larger context_length.",
+        )

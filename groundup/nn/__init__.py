@@ -1,0 +1,1 @@
+"""The building blocks: attention, masks, positions, norms, feed-forward, block, cache, init."""

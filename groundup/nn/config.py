@@ -1,0 +1,122 @@
+"""The choices a building block offers, as frozen dataclasses; importable without torch.
+
+A model config is composed of these (see `groundup.models.config`), so that a model family is a
+particular choice and never a copy of the code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from groundup.config import UserError, did_you_mean, require
+
+Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+_ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionConfig:
+    """Multi-head, grouped-query or multi-query attention, by the number of key/value heads.
+
+    num_heads = num_kv_heads is multi-head (MHA), num_kv_heads = 1 is multi-query (MQA), anything
+    between is grouped-query (GQA, Ainslie et al. 2023, arXiv:2305.13245). The projections map
+    width D to H·E and K·E, so the head width E need not be D/H.
+    """
+
+    num_heads: int
+    num_kv_heads: int
+    head_width: int
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norm: bool = False
+    """RMSNorm over each query's and key's head width, before RoPE (as Qwen3 does)."""
+    dropout: float = 0.0
+    """Probability of dropping an attention weight."""
+    out_dropout: float = 0.0
+    """Probability of dropping an output value before it joins the residual stream."""
+
+    def __post_init__(self) -> None:
+        _positive("attention", self, "num_heads", "num_kv_heads", "head_width")
+        _probability("attention", self, "dropout", "out_dropout")
+        require(
+            self.num_heads % self.num_kv_heads == 0,
+            f"attention.num_kv_heads {self.num_kv_heads} does not divide attention.num_heads "
+            f"{self.num_heads}: each key/value head must serve the same number of query heads. "
+            f"Choose one of {_divisors(self.num_heads)}.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PositionsConfig:
+    """How a token knows where it stands: rotation of queries and keys, a learned table, or not."""
+
+    kind: Literal["rope", "learned", "none"] = "rope"
+    theta: float = 10_000.0
+    """RoPE's base: the slowest pair of channels turns once in 2π·theta positions."""
+
+    def __post_init__(self) -> None:
+        _choice("positions.kind", self.kind, ("rope", "learned", "none"))
+        require(self.theta > 1, f"positions.theta should be above 1, but is {self.theta}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForwardConfig:
+    """The position-wise network: `gated` (SwiGLU and friends) or `plain` (two layers)."""
+
+    kind: Literal["gated", "plain"] = "gated"
+    activation: Activation = "silu"
+    width: int
+    bias: bool = False
+    dropout: float = 0.0
+    """Probability of dropping an output value before it joins the residual stream."""
+
+    def __post_init__(self) -> None:
+        _choice("feed_forward.kind", self.kind, ("gated", "plain"))
+        _choice("feed_forward.activation", self.activation, _ACTIVATIONS)
+        _positive("feed_forward", self, "width")
+        _probability("feed_forward", self, "dropout")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormConfig:
+    """RMSNorm (scale only) or LayerNorm (centre, scale and shift)."""
+
+    kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
+    eps: float = 1e-6
+
+    def __post_init__(self) -> None:
+        _choice("norm.kind", self.kind, ("rmsnorm", "layernorm"))
+        require(self.eps > 0, f"norm.eps should be above 0, but is {self.eps}.")
+
+
+def gated_width(width: int, multiple_of: int = 64) -> int:
+    """Feed-forward width whose three gated matrices weigh as much as two plain ones of 4·D.
+
+    That is 8/3·D, rounded up to a multiple the hardware likes. Touvron et al. 2023,
+    arXiv:2302.13971, section 2.2.
+    """
+    return -(-8 * width // (3 * multiple_of)) * multiple_of
+
+
+def _positive(section: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(value >= 1, f"{section}.{name} should be at least 1, but is {value}.")
+
+
+def _probability(section: str, config: object, *names: str) -> None:
+    for name in names:
+        value = getattr(config, name)
+        require(
+            0 <= value < 1, f"{section}.{name} should be at least 0 and below 1, but is {value}."
+        )
+
+
+def _choice(where: str, value: str, options: tuple[str, ...]) -> None:
+    if value not in options:
+        raise UserError(f"{where} cannot be {value!r}.{did_you_mean(value, options)}")
+
+
+def _divisors(number: int) -> str:
+    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
