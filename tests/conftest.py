@@ -1,4 +1,4 @@
-"""What every test shares: one thread, fixed seeds, and a tiny tokenizer and model made on demand."""
+"""What every test shares: one thread, fixed seeds, a tiny tokenizer and a tiny model on demand."""
 
 from __future__ import annotations
 
