@@ -1,0 +1,1 @@
+"""Ids to ids: sampling, streaming and reference generation with a key/value cache."""

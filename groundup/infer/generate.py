@@ -1,0 +1,307 @@
+"""Reference generation: one prompt, one or several replies, token by token with a key/value cache.
+
+Every step asks a reader for the logits after the tokens so far and picks the next token. `Reader`
+keeps keys and values and reads only what is new; `PlainReader` reads everything again each time,
+and both give the same replies.
+
+When the context window is full, `overflow="slide"` goes on with the newest half of the window (and
+<|bos|>, where the prompt began with it), read afresh from position 0: half a window at a time, so
+that the cost per token stays constant. `overflow="stop"` ends the reply with reason "context".
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from groundup.config import UserError
+from groundup.infer.config import SamplingConfig, StopReason
+from groundup.infer.sampling import next_tokens, uniform
+from groundup.infer.stream import TextStream
+
+if TYPE_CHECKING:
+    from groundup.models.decoder import Decoder
+    from groundup.nn.cache import KVCache
+    from groundup.text.tokenizer import Tokenizer
+
+Overflow = Literal["slide", "stop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """One token of a reply as it comes. `text` is what has become certain: "" while held back."""
+
+    id: int
+    text: str
+    logprob: float
+    """The model's own log-probability in nats, before penalties, temperature and filters."""
+    stop_reason: StopReason | None = None
+    """Set on the last piece."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole reply. `ids` and `logprobs` include the stop token, `text` does not."""
+
+    text: str
+    ids: list[int]
+    logprobs: list[float]
+    stop_reason: StopReason
+
+
+def generate(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    config: SamplingConfig,
+    stop_ids: Collection[int] | None = None,
+    *,
+    overflow: Overflow = "slide",
+    reader: LogitsReader | None = None,
+) -> Iterator[Piece]:
+    """Stream one reply to `prompt_ids`; an empty prompt starts from <|bos|>.
+
+    `stop_ids` defaults to <|end|> and <|bos|>. A `reader` kept from an earlier call reads only what
+    differs from what it has read. The model is in eval mode until the iterator is exhausted or
+    closed. Raises UserError when the prompt does not fit and `overflow` is "stop".
+    """
+    for (piece,) in _replies(
+        model, tokenizer, prompt_ids, config, stop_ids, 1, overflow=overflow, reader=reader
+    ):
+        assert piece is not None
+        yield piece
+
+
+def complete(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    config: SamplingConfig,
+    stop_ids: Collection[int] | None = None,
+    *,
+    overflow: Overflow = "slide",
+    reader: LogitsReader | None = None,
+) -> Completion:
+    """The whole reply at once; the arguments are those of `generate`."""
+    pieces = generate(
+        model, tokenizer, prompt_ids, config, stop_ids, overflow=overflow, reader=reader
+    )
+    return _join(list(pieces))
+
+
+def complete_many(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    config: SamplingConfig,
+    samples: int,
+    stop_ids: Collection[int] | None = None,
+    *,
+    overflow: Overflow = "slide",
+    reader: LogitsReader | None = None,
+) -> list[Completion]:
+    """Several replies to one prompt, which is read once. Reply i is that of `seed + i` alone."""
+    if samples < 1:
+        raise UserError(f"samples is {samples}, but must be 1 or more.")
+    replies: list[list[Piece]] = [[] for _ in range(samples)]
+    for step in _replies(
+        model, tokenizer, prompt_ids, config, stop_ids, samples, overflow=overflow, reader=reader
+    ):
+        for reply, piece in zip(replies, step, strict=True):
+            if piece is not None:
+                reply.append(piece)
+    return [_join(reply) for reply in replies]
+
+
+class LogitsReader(Protocol):
+    """Anything that predicts the next token."""
+
+    def next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """N rows of equally many ids -> (N, V) logits of the token after each."""
+        ...
+
+
+class Reader:
+    """Predicts with a key/value cache: tokens that begin the rows as last time are not read again.
+
+    One row may be followed by several that begin alike: its cache is copied for each of them.
+    """
+
+    def __init__(self, model: Decoder, capacity: int, chunk: int = 512) -> None:
+        """`capacity` in tokens; long prompts are read `chunk` tokens at a time to save memory."""
+        self._model, self._capacity, self._chunk = model, capacity, chunk
+        self._rows: list[list[int]] = []  # what the cache holds
+        self._cache: KVCache | None = None
+
+    @torch.inference_mode()
+    def next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """N rows of equally many ids -> (N, V) logits of the token after each."""
+        cache = self._cache_for(len(rows))
+        known = min(_common_prefix(*pair) for pair in zip(self._rows, rows, strict=True))
+        known = min(known, len(rows[0]) - 1)  # the last token is read again: it gives the logits
+        # Set before the model runs: an interrupt halfway leaves only tokens that are in the cache.
+        self._rows = [row[:known] for row in self._rows]
+        cache.truncate(known)
+        new = torch.tensor([row[known:] for row in rows], device=_device(self._model))
+        for ids in new.split(self._chunk, dim=1):
+            hidden = self._model.hidden(ids, cache=cache)
+        self._rows = [list(row) for row in rows]
+        return self._model.logits(hidden[:, -1])  # the head runs for one position, not for all
+
+    def _cache_for(self, batch: int) -> KVCache:
+        if self._cache is None or len(self._rows) not in (1, batch):
+            self._cache = self._model.new_cache(batch, self._capacity)
+            self._rows = [[] for _ in range(batch)]
+        elif len(self._rows) != batch:
+            self._cache = self._cache.expand(batch)
+            self._rows = self._rows * batch
+        return self._cache
+
+
+class PlainReader:
+    """Predicts by reading the whole rows every time: the reference for `Reader`."""
+
+    def __init__(self, model: Decoder) -> None:
+        self._model = model
+
+    @torch.inference_mode()
+    def next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+        """N rows of equally many ids -> (N, V) logits of the token after each."""
+        return self._model(torch.tensor(rows, device=_device(self._model)))[:, -1]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Dropout off inside the block; afterwards the model trains again if it did before."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            model.train()
+
+
+def default_stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
+    """<|end|> closes a turn, <|bos|> begins another document: both end a reply."""
+    return frozenset({tokenizer.special["<|end|>"], tokenizer.special["<|bos|>"]})
+
+
+def _replies(
+    model: Decoder,
+    tokenizer: Tokenizer,
+    prompt_ids: Sequence[int],
+    config: SamplingConfig,
+    stop_ids: Collection[int] | None,
+    samples: int,
+    *,
+    overflow: Overflow,
+    reader: LogitsReader | None,
+) -> Iterator[list[Piece | None]]:
+    """One step an item: the next piece of each reply, None for those that have ended."""
+    bos, context = tokenizer.special["<|bos|>"], model.config.context_length
+    prompt = list(prompt_ids) or [bos]
+    if overflow == "stop" and len(prompt) > context:
+        raise UserError(f"The prompt has {len(prompt)} tokens, but the context window {context}.")
+    stop_ids = default_stop_ids(tokenizer) if stop_ids is None else stop_ids
+    reader = reader or Reader(model, min(context, len(prompt) + config.max_tokens))
+    first_seed = secrets.randbits(63) if config.seed is None else config.seed
+    streams = [TextStream(tokenizer, config.stop) for _ in range(samples)]
+    ended = [False] * samples
+    rows = [prompt]  # one row until the replies differ
+    start = 0  # the oldest token still in view
+    with evaluating(model):
+        for count in range(1, config.max_tokens + 1):
+            start = _first_visible(len(rows[0]), start, prompt[0] == bos, context)
+            head = [bos] if start and prompt[0] == bos and context > 1 else []
+            logits = reader.next_logits([head + row[start:] for row in rows])
+            if len(rows) < samples:
+                rows = [list(prompt) for _ in range(samples)]
+            noise = [uniform(first_seed + i, len(row)) for i, row in enumerate(rows)]
+            ids, logprobs = _choose(
+                logits[:, : tokenizer.vocab_size], rows, config, noise, len(prompt)
+            )
+            full = overflow == "stop" and len(rows[0]) == context
+            last: StopReason | None = "length" if count == config.max_tokens else None
+            step: list[Piece | None] = [None] * samples
+            for i, row in enumerate(rows):
+                row.append(ids[i])
+                if not ended[i]:
+                    reason = last or ("context" if full else None)
+                    piece = _piece(streams[i], ids[i], logprobs[i], stop_ids, reason)
+                    step[i], ended[i] = piece, piece.stop_reason is not None
+            yield step
+            if all(ended):
+                return
+
+
+def _first_visible(length: int, start: int, has_bos: bool, context: int) -> int:
+    """Index of the oldest token in view: moves to the newest half when the window is full."""
+    extra = 1 if has_bos and start else 0
+    if length - start + extra <= context:
+        return start
+    keep = max(1, context // 2)
+    return length - keep + (1 if has_bos and keep > 1 else 0)
+
+
+@torch.inference_mode()
+def _choose(
+    logits: Tensor,
+    rows: Sequence[Sequence[int]],
+    config: SamplingConfig,
+    noise: Sequence[float],
+    prompt_length: int,
+) -> tuple[list[int], list[float]]:
+    """(1 or N, V) logits -> the next id of each of N rows, and its log-probability."""
+    logits = logits.float().expand(len(rows), -1)
+    ids = next_tokens(logits, rows, config, noise, prompt_length)
+    logprobs = logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
+    if any(math.isnan(logprob) for logprob in logprobs):
+        raise UserError("The model's logits are not finite: its weights are damaged or diverged.")
+    return ids.tolist(), logprobs
+
+
+def _piece(
+    stream: TextStream,
+    id: int,
+    logprob: float,
+    stop_ids: Collection[int],
+    last: StopReason | None,
+) -> Piece:
+    """The token as text. `last` is the reason to end here even if nothing in the text does."""
+    if id in stop_ids:
+        return Piece(id, stream.finish(), logprob, "stop")
+    text = stream.push(id)
+    if stream.stopped:
+        return Piece(id, text, logprob, "stop")
+    return Piece(id, text + stream.finish() if last else text, logprob, last)
+
+
+def _join(pieces: Sequence[Piece]) -> Completion:
+    reason = pieces[-1].stop_reason
+    assert reason is not None
+    return Completion(
+        "".join(piece.text for piece in pieces),
+        [piece.id for piece in pieces],
+        [piece.logprob for piece in pieces],
+        reason,
+    )
+
+
+def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids two rows begin with alike."""
+    if second[: len(first)] == first:  # the usual case, at the speed of C
+        return len(first)
+    differing = (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b)
+    return next(differing, min(len(first), len(second)))
+
+
+def _device(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
