@@ -62,11 +62,15 @@ class GroupedOptimizer(torch.optim.Optimizer):
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         """{"state": {parameter name: {tensor name: Tensor}}, "param_groups": [settings]}.
 
-        The tensors are the optimizer's own, not copies.
+        As torch's layout, but "params" and "state" hold names instead of numbers. The tensors are
+        the optimizer's own, not copies.
         """
         return {
             "state": {name: dict(self.state[parameter]) for name, parameter in self._named()},
-            "param_groups": [_settings(group) for group in self.param_groups],
+            "param_groups": [
+                {**_settings(group), "params": list(group["param_names"])}
+                for group in self.param_groups
+            ],
         }
 
     @torch.no_grad()

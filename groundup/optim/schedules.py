@@ -1,4 +1,4 @@
-"""Learning-rate schedules: pure functions of the step that give a factor in [0, 1] on the base rate.
+"""Learning-rate schedules: pure functions of the step, giving a factor in [0, 1] on the base rate.
 
 Steps count from 0 and every schedule trains at step 0: warmup gives (step + 1) / warmup_steps, so
 its last step runs at the full rate. Where a schedule ends in a floor, it reaches it at
