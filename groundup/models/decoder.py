@@ -88,7 +88,7 @@ class Decoder(nn.Module):
         return F.linear(hidden, self.head_weight, self.head_bias)
 
     @property
-    def head_weight(self) -> nn.Parameter:
+    def head_weight(self) -> Tensor:
         """(V, D): the head's matrix, which is the embedding's when they are tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 

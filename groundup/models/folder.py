@@ -1,0 +1,213 @@
+"""The model folder, the artifact everything reads: Hugging Face's layout plus `groundup.json`.
+
+    config.json  model.safetensors  tokenizer.json  tokenizer_config.json
+    generation_config.json  groundup.json
+
+Where transformers knows the architecture, the first three are what its `Auto` classes load.
+Otherwise config.json says model_type "groundup" and the tensors keep our own names. Nothing here
+reads or writes a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from groundup.config import UserError, did_you_mean, from_dict, require, to_dict
+from groundup.files import atomic_folder, cache_folder, read_json
+from groundup.models.config import DecoderConfig
+from groundup.models.decoder import Decoder
+from groundup.models.huggingface import (
+    drop_redundant,
+    family_of,
+    from_hf_config,
+    from_hf_state,
+    to_hf_config,
+    to_hf_state,
+)
+from groundup.text.tokenizer import Tokenizer, load_tokenizer
+
+STAGES = ("rl", "sft", "mid", "base")
+"""Where a run keeps its models, the furthest stage first."""
+_FORMAT = 1
+
+
+def save_model(
+    folder: str | Path, model: Decoder, tokenizer: Tokenizer, meta: Mapping[str, Any]
+) -> None:
+    """Write the whole folder, or leave the old one untouched. `meta` is any JSON: what made it."""
+    config = model.config
+    require(
+        tokenizer.vocab_size == config.vocab_size,
+        f"The model has {config.vocab_size} token ids, but the tokenizer {tokenizer.vocab_size}. "
+        "They must be equal.",
+    )
+    begin, end = tokenizer.special["<|bos|>"], tokenizer.special["<|end|>"]
+    facts = {
+        "format": _FORMAT,
+        "model": to_dict(config),
+        "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
+        "meta": dict(meta),
+    }
+    # A document of the base model ends where the next begins; a reply ends with <|end|>.
+    generation = {"bos_token_id": begin, "eos_token_id": [end, begin], "pad_token_id": end}
+    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
+    ids = {"bos_token_id": begin, "eos_token_id": end, "dtype": dtype}
+    with atomic_folder(folder) as temporary:
+        tokenizer.save(temporary)
+        _write_json(temporary / "config.json", _config_json(config) | ids)
+        _write_json(temporary / "generation_config.json", generation)
+        _write_json(temporary / "groundup.json", facts)
+        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
+        tensors = {k: v.contiguous() for k, v in _to_file(config, state).items()}
+        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+
+
+def load_model(
+    folder: str | Path, device: str = "cpu", dtype: str = "float32"
+) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
+    """Read a model folder, ours or one of a Hugging Face architecture we know.
+
+    Returns the model in evaluation mode, its tokenizer, and the `meta` it was saved with. Raises
+    UserError for a folder that is incomplete, damaged, or whose tokenizer is not the model's.
+    """
+    folder = Path(folder)
+    config, facts = _read_config(folder)
+    state = _read_weights(folder, config)
+    with torch.device("meta"):
+        model = Decoder(config)
+    model.to_empty(device=device)
+    model.load_state_dict(state)
+    tokenizer = load_tokenizer(folder)
+    _check_tokenizer(folder, tokenizer, config, facts)
+    meta = facts.get("meta", {})
+    return model.to(getattr(torch, dtype)).eval(), tokenizer, meta
+
+
+def resolve_model(name: str | Path) -> Path:
+    """The model folder a user means: a model folder, a run folder, or the name of a pulled model.
+
+    Of a run, the model of the furthest stage is taken: rl, sft, mid, base.
+    """
+    path = Path(name).expanduser()
+    if path.is_file():
+        raise UserError(f"{path} is a file; a model is a folder that holds config.json.")
+    for candidate in (path, cache_folder() / "models" / str(name)):
+        for folder in (candidate, *(candidate / stage for stage in STAGES)):
+            if (folder / "config.json").is_file():
+                return folder
+    if path.is_dir():
+        raise UserError(
+            f"{path} holds no model: neither config.json nor one of {', '.join(STAGES)}/. "
+            "If it is a run, no stage of it has finished yet."
+        )
+    neighbours = [str(path.parent / entry) for entry in _folders_in(path.parent)]
+    pulled = _folders_in(cache_folder() / "models")
+    raise UserError(f"There is no model '{name}'.{did_you_mean(str(name), neighbours + pulled)}")
+
+
+def _config_json(config: DecoderConfig) -> dict[str, Any]:
+    if _is_known_to_transformers(config):
+        return to_hf_config(config)
+    return {"model_type": "groundup", "architectures": ["Decoder"]} | to_dict(config)
+
+
+def _to_file(config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return to_hf_state(config, state) if _is_known_to_transformers(config) else dict(state)
+
+
+def _is_known_to_transformers(config: DecoderConfig) -> bool:
+    try:
+        family_of(config)
+    except UserError:
+        return False
+    return True
+
+
+def _read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
+    require(folder.is_dir(), f"There is no model folder {folder}.")
+    ours = folder / "groundup.json"
+    if not ours.exists():
+        return from_hf_config(read_json(folder / "config.json")), {}
+    facts = read_json(ours)
+    version = facts.get("format")
+    require(
+        version == _FORMAT,
+        f"{ours} has format {version!r}, but this version reads {_FORMAT}. Upgrade groundup.",
+    )
+    return from_dict(DecoderConfig, facts.get("model", {}), "model"), facts
+
+
+def _read_weights(folder: Path, config: DecoderConfig) -> dict[str, Tensor]:
+    """Tensors under our names, after checking every name and shape against the file's header."""
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        pickles = [p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+        note = f" {pickles[0]} is a pickle, which can run code when read." if pickles else ""
+        raise UserError(f"{path} does not exist.{note} Only safetensors files are read.")
+    with torch.device("meta"):
+        expected = _to_file(config, Decoder(config).state_dict())
+    shapes = {name: list(tensor.shape) for name, tensor in expected.items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            known = _is_known_to_transformers(config)
+            header = {name: name for name in file.keys()}  # noqa: SIM118  (not a dict)
+            stored = drop_redundant(config, header) if known else header
+            found = {name: file.get_slice(key).get_shape() for name, key in stored.items()}
+            _check_shapes(path, shapes, found)
+            tensors = {name: file.get_tensor(key) for name, key in stored.items()}
+    except SafetensorError as error:
+        raise UserError(
+            f"{path} is damaged or cut off ({error}). Fetch or save it again."
+        ) from None
+    return from_hf_state(config, tensors) if known else tensors
+
+
+def _check_shapes(
+    path: Path, expected: Mapping[str, list[int]], found: Mapping[str, list[int]]
+) -> None:
+    for name in sorted(expected.keys() - found.keys()):
+        raise UserError(f"{path} lacks the tensor '{name}' that its config calls for.")
+    for name in sorted(found.keys() - expected.keys()):
+        raise UserError(
+            f"{path} holds an unexpected tensor '{name}' that its config has no use for."
+        )
+    for name, shape in expected.items():
+        require(
+            found[name] == shape,
+            f"{path}: tensor '{name}' should have shape {shape}, but has {found[name]}.",
+        )
+
+
+def _check_tokenizer(
+    folder: Path, tokenizer: Tokenizer, config: DecoderConfig, facts: Mapping[str, Any]
+) -> None:
+    fingerprint = facts.get("tokenizer", {}).get("fingerprint", tokenizer.fingerprint)
+    require(
+        tokenizer.fingerprint == fingerprint,
+        f"{folder}: tokenizer.json is not the tokenizer this model was trained with "
+        f"({tokenizer.fingerprint[:12]}, not {fingerprint[:12]}). Restore the original file.",
+    )
+    # Other people's models may pad their vocabulary; a tokenizer must never exceed it.
+    require(
+        tokenizer.vocab_size <= config.vocab_size,
+        f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}.",
+    )
+
+
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _folders_in(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
