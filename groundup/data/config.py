@@ -13,8 +13,7 @@ class SourceConfig:
 
     `name` is a named corpus ("shakespeare", "chitchat"), a path to a .txt, .jsonl or .parquet file,
     a folder or glob of such files, or "hf:org/name" for a dataset of the Hugging Face hub.
-    `weight` counts epochs relative to the other sources: a source of weight 2 is seen twice as
-    often per token as one of weight 1.
+    `weight` says how many times an epoch of the mixture goes round the source: at 0.5 half of it.
     """
 
     name: str
@@ -26,7 +25,7 @@ class SourceConfig:
 
     def __post_init__(self) -> None:
         if not self.name:
-            raise UserError("A data source has an empty name: give a corpus, a path or hf:org/name.")
+            raise UserError("A data source has no name: give a corpus, a path or hf:org/name.")
         if not self.weight > 0:
             raise UserError(f"The weight of source {self.name} must be above 0, not {self.weight}.")
         if self.max_documents < 0:
@@ -54,8 +53,10 @@ class DataConfig:
         names = [source.name for source in self.sources]
         for name in names:
             if names.count(name) > 1:
-                raise UserError(f"Source {name} is listed twice: list it once, with a higher weight.")
+                raise UserError(
+                    f"Source {name} is listed twice: list it once with a higher weight."
+                )
         if not 0 <= self.heldout_fraction < 1:
             raise UserError(
-                f"data.heldout_fraction must be at least 0 and below 1, not {self.heldout_fraction}."
+                f"data.heldout_fraction must be from 0 to below 1, not {self.heldout_fraction}."
             )

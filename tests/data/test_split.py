@@ -1,0 +1,154 @@
+"""From config to two parts: what decides the side of a document, the order of work, the counts."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.config import UserError
+from groundup.data import clean
+from groundup.data.config import DataConfig, SourceConfig
+from groundup.data.corpora import CORPORA
+from groundup.data.documents import Document
+from groundup.data.split import prepare, split
+
+
+def documents(count: int, seed: int = 0) -> list[Document]:
+    generator = random.Random(seed)
+    return [Document("test", str(i), f"text {generator.random()}") for i in range(count)]
+
+
+def write(path: Path, rows: list[dict]) -> SourceConfig:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return SourceConfig(name=str(path))
+
+
+def texts(count: int, seed: int) -> list[str]:
+    generator = random.Random(seed)
+    return [" ".join(f"w{generator.randrange(9999)}" for _ in range(40)) for _ in range(count)]
+
+
+def test_the_share_held_out_is_the_fraction():
+    train, heldout = split(documents(4000), 0.05)
+    assert len(train) + len(heldout) == 4000
+    assert 150 < len(heldout) < 250
+
+
+@settings(deadline=None, max_examples=40, derandomize=True)
+@given(st.integers(2, 60), st.floats(0.001, 0.999), st.integers(0, 99))
+def test_both_parts_hold_something_and_nothing_is_lost(count, fraction, seed):
+    source = documents(count, seed)
+    train, heldout = split(source, fraction)
+    assert train and heldout
+    assert sorted(train + heldout, key=source.index) == source
+    assert train == sorted(train, key=source.index)
+
+
+def test_the_side_of_a_document_depends_on_its_content_alone():
+    source = documents(900)
+    _, heldout = split(source, 0.1)
+    shuffled = [Document("other", f"x{i}", d.text) for i, d in enumerate(reversed(source))]
+    more = split(shuffled + documents(300, seed=1), 0.1)[1]
+    assert {d.text for d in heldout} == {d.text for d in more} & {d.text for d in source}
+
+
+def test_copies_stay_together():
+    source = documents(200)
+    train, heldout = split(source + source, 0.2)
+    assert not {d.text for d in train} & {d.text for d in heldout}
+
+
+def test_nothing_is_held_out_of_one_document_or_at_fraction_zero():
+    assert split(documents(1), 0.5) == (documents(1), [])
+    assert split(documents(9), 0.0) == (documents(9), [])
+
+
+def test_prepare_cleans_all_sources_and_counts(tmp_path, monkeypatch):
+    clean._is_slur.cache_clear()
+    digest = clean.hashlib.sha256(b"grobble").hexdigest()[:16]
+    monkeypatch.setattr(clean, "_SLURS", frozenset([digest]))
+    plain, talk = texts(50, seed=1), texts(30, seed=2)
+    near = plain[7].replace(" ", ", ")
+    chats = [
+        [{"role": "user", "content": text}, {"role": "assistant", "content": "ü"}] for text in talk
+    ]
+    first = write(
+        tmp_path / "plain.jsonl",
+        [{"text": text} for text in [*plain, plain[3], near, "  ", "You Grobble!"]],
+    )
+    second = write(
+        tmp_path / "chats.jsonl",
+        [{"messages": chat} for chat in [*chats, chats[0][:1]]] + [{"text": plain[9]}],
+    )
+    seen: list[tuple[str, int]] = []
+    data = prepare(DataConfig(sources=(first, second)), lambda *args: seen.append(args))
+    assert seen == [(first.name, 54), (second.name, 32)]
+    one, two = data.sources
+    stats = data.stats()
+    assert stats[first.name] == {
+        "read": 54,
+        "empty": 1,
+        "one_sided": 0,
+        "slurs": 1,
+        "exact_duplicates": 1,
+        "near_duplicates": 1,
+        "train_documents": len(one.train),
+        "train_characters": sum(len(d.text) for d in one.train),
+        "train_bytes": sum(len(d.text) for d in one.train),
+        "heldout_documents": len(one.heldout),
+        "heldout_characters": sum(len(d.text) for d in one.heldout),
+        "heldout_bytes": sum(len(d.text) for d in one.heldout),
+    }
+    assert [d.text for d in data.train + data.heldout if d.text] != plain  # split changes order
+    assert {d.text for d in one.train + one.heldout} == set(plain)
+    # A copy is dropped across sources too, so none of the held-out text is trained on.
+    assert stats[second.name]["exact_duplicates"] == 1
+    assert stats[second.name]["one_sided"] == 1
+    assert stats[second.name]["train_bytes"] == (
+        stats[second.name]["train_characters"] + stats[second.name]["train_documents"]
+    )
+    assert stats["total"]["read"] == 86
+    assert stats["total"]["train_documents"] == len(data.train)
+    assert stats["total"]["heldout_documents"] == len(data.heldout)
+    assert (one.has_messages, two.has_messages) == (False, True)
+
+    kept = prepare(
+        DataConfig(sources=(first, second), deduplicate=False, filter_slurs=False)
+    ).stats()["total"]
+    assert kept["train_documents"] + kept["heldout_documents"] == 84
+
+
+def test_historical_corpora_are_exempt_from_the_slur_filter():
+    assert CORPORA["shakespeare"].historical
+    assert not CORPORA["chitchat"].historical
+
+
+def test_nothing_left_is_one_clear_error(tmp_path):
+    one = write(tmp_path / "one.jsonl", [{"text": "alone"}])
+    with pytest.raises(UserError, match="none can be held out"):
+        prepare(DataConfig(sources=(one,)))
+    assert prepare(DataConfig(sources=(one,), heldout_fraction=0.0)).train[0].text == "alone"
+    blank = write(tmp_path / "blank.jsonl", [{"text": " "}] * 3)
+    with pytest.raises(UserError, match=r"of its 3 documents 3 were empty\.$"):
+        prepare(DataConfig(sources=(blank,)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DataConfig(sources=()), "sources is empty"),
+        (lambda: DataConfig(sources=(SourceConfig(name="a"),) * 2), "listed twice"),
+        (lambda: DataConfig(heldout_fraction=1.0), "heldout_fraction"),
+        (lambda: SourceConfig(name=""), "no name"),
+        (lambda: SourceConfig(name="a", weight=0.0), "weight"),
+        (lambda: SourceConfig(name="a", max_documents=-1), "max_documents"),
+    ],
+)
+def test_bad_configs(make, message):
+    with pytest.raises(UserError, match=message):
+        make()
