@@ -8,6 +8,8 @@ The decay acts on the weight itself. Adding decay * w to the gradient instead (L
 would divide it by sqrt(v) too, so that weights with large gradients would hardly decay.
 """
 
+# The multi-tensor kernels have no public name; torch.optim calls them the same way.
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -96,7 +98,7 @@ def _fused_update(
     torch._foreach_add_(steps, 1)
     torch._fused_adamw_(
         parameters,
-        [parameter.grad for parameter in parameters],
+        [gradient for parameter in parameters if (gradient := parameter.grad) is not None],
         [state["exp_avg"] for state in states],
         [state["exp_avg_sq"] for state in states],
         [],  # largest second means: the amsgrad variant's only

@@ -4,6 +4,8 @@ Clip once per optimizer step: after the last micro-batch, after the gradients of
 summed, and after a loss scaler has unscaled them; clipping any earlier changes the direction.
 """
 
+# The multi-tensor kernels have no public name; torch.optim calls them the same way.
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 from collections.abc import Iterable

@@ -9,6 +9,8 @@ the rare directions learn at the same speed. For hidden matrices only: embedding
 belong to AdamW. Matrices of one shape are stacked, so that each iteration is one batched product.
 """
 
+# The multi-tensor kernels have no public name; torch.optim calls them the same way.
+# pyright: reportPrivateImportUsage=false
 from __future__ import annotations
 
 import math
@@ -80,7 +82,7 @@ def muon_step(group: dict[str, Any], state: dict[Tensor, dict[str, Tensor]]) -> 
     gradients = [parameter.grad for parameter in parameters]
     means = [state[parameter]["momentum_buffer"] for parameter in parameters]
     torch._foreach_lerp_(means, gradients, 1 - group["momentum"])
-    updates = torch._foreach_lerp(gradients, means, group["momentum"])
+    updates = list(torch._foreach_lerp(gradients, means, group["momentum"]))
 
     splits = [group["row_splits"].get(i) for i in indices]
     weights = _matrices(parameters, splits)

@@ -30,10 +30,10 @@ def orthogonalize(matrices: Tensor, coefficients: Coefficients, eps: float = 1e-
     x = matrices.mT if tall else matrices  # the Gram matrix below is then the smaller one
     # The Frobenius norm bounds the largest singular value, so all of them start in [0, 1].
     x = x / x.norm(dim=(-2, -1), keepdim=True).clamp(min=eps)
-    for a, b, c in coefficients:
-        gram = torch.bmm(x, x.mT)
-        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
-        x = torch.baddbmm(x, polynomial, x, beta=a)
+    # Counting products, the Gram form is cheaper from there on. It squares the singular values, so
+    # bf16 would lose those below 1/16.
+    by_gram = x.dtype == torch.float32 and x.size(-1) > 1.5 * x.size(-2)
+    x = _iterate_gram(x, coefficients) if by_gram else _iterate(x, coefficients)
     return x.mT if tall else x
 
 
@@ -71,6 +71,31 @@ def polar_express(
     return tuple(quintics)
 
 
+def _iterate(x: Tensor, coefficients: Coefficients) -> Tensor:
+    for a, b, c in coefficients:
+        gram = torch.bmm(x, x.mT)
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, polynomial, x, beta=a)
+    return x
+
+
+def _iterate_gram(x: Tensor, coefficients: Coefficients) -> Tensor:
+    """(N, R, C) -> (N, R, C): the same, but all iterations on R x R matrices.
+
+    Each iteration is X <- P X with P = a I + b G + c G^2 and G = X X^T, which becomes P G P; the
+    product of all P meets X once, at the end (arXiv:2505.16932, appendix F).
+    """
+    gram = torch.bmm(x, x.mT)
+    product = None
+    for index, (a, b, c) in enumerate(coefficients):
+        polynomial = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        polynomial.diagonal(dim1=-2, dim2=-1).add_(a)
+        product = polynomial if product is None else torch.bmm(polynomial, product)
+        if index < len(coefficients) - 1:
+            gram = torch.bmm(polynomial, torch.bmm(gram, polynomial))
+    return x if product is None else torch.bmm(product, x)
+
+
 def _minimax_quintic(low: float, high: float) -> tuple[float, float, float]:
     """The odd quintic with the least largest distance from 1 on [low, high] (Remez exchange).
 
@@ -81,13 +106,14 @@ def _minimax_quintic(low: float, high: float) -> tuple[float, float, float]:
         return 15 / 8 / high, -10 / 8 / high**3, 3 / 8 / high**5
     inner = ((3 * low + high) / 4, (low + 3 * high) / 4)
     ones = torch.ones(4, dtype=torch.float64)
-    error, previous = 0.0, math.inf
-    while abs(error - previous) > 1e-15:
+    previous = math.inf
+    while True:
         points = torch.tensor([low, *inner, high], dtype=torch.float64)
         signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
         system = torch.stack([points, points**3, points**5, signs], dim=1)
-        a, b, c, solved = torch.linalg.solve(system, ones).tolist()
-        previous, error = error, solved
+        a, b, c, error = torch.linalg.solve(system, ones).tolist()
+        if abs(error - previous) < 1e-15:
+            return a, b, c
+        previous = error
         root = math.sqrt(9 * b * b - 20 * a * c)
         inner = (math.sqrt((-3 * b - root) / (10 * c)), math.sqrt((-3 * b + root) / (10 * c)))
-    return a, b, c
