@@ -111,15 +111,13 @@ def score_text(
 ) -> Score:
     """Score one text as one document; `length` 0 is the model's context length."""
     ids = np.array([tokenizer.special["<|bos|>"], *tokenizer.encode(text)], dtype=np.int64)
-    return score_documents(
-        model, tokenizer, [ids], length or model.config.context_length, policy
-    )
+    return score_documents(model, tokenizer, [ids], length or model.config.context_length, policy)
 
 
 def score_text_file(
     model: Decoder, tokenizer: Tokenizer, path: str | Path, policy: Policy, length: int = 0
 ) -> Score:
-    """Score a UTF-8 text file as one document. Raises UserError when it is no such file or empty."""
+    """Score a UTF-8 text file as one document. Raises UserError when it is not one, or empty."""
     return score_text(model, tokenizer, _read_text(Path(path)), policy, length)
 
 

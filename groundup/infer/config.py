@@ -51,7 +51,12 @@ class SamplingConfig:
         _check("frequency_penalty", self.frequency_penalty, "a number", lambda v: True)
         _check("presence_penalty", self.presence_penalty, "a number", lambda v: True)
         _check("no_repeat_ngram", self.no_repeat_ngram, "0 (off) or more", lambda v: v >= 0)
-        _check("temperature", self.temperature, "0 (greedy) or at least 1e-6", lambda v: v == 0 or v >= 1e-6)
+        _check(
+            "temperature",
+            self.temperature,
+            "0 (greedy) or at least 1e-6",
+            lambda v: v == 0 or v >= 1e-6,
+        )
         _check("top_k", self.top_k, "0 (off) or more", lambda v: v >= 0)
         _check("top_p", self.top_p, "above 0 and at most 1 (off)", lambda v: 0 < v <= 1)
         _check("typical_p", self.typical_p, "above 0 and at most 1 (off)", lambda v: 0 < v <= 1)

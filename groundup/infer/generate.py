@@ -150,8 +150,10 @@ class Reader:
         self._rows = [row[:known] for row in self._rows]
         cache.truncate(known)
         new = torch.tensor([row[known:] for row in rows], device=_device(self._model))
-        for ids in new.split(self._chunk, dim=1):
-            hidden = self._model.hidden(ids, cache=cache)
+        *earlier, last = new.split(self._chunk, dim=1)
+        for ids in earlier:
+            self._model.hidden(ids, cache=cache)
+        hidden = self._model.hidden(last, cache=cache)
         self._rows = [list(row) for row in rows]
         return self._model.logits(hidden[:, -1])  # the head runs for one position, not for all
 
@@ -191,7 +193,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 def default_stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
     """<|end|> closes a turn, <|bos|> begins another document: both end a reply."""
-    return frozenset({tokenizer.special["<|end|>"], tokenizer.special["<|bos|>"]})
+    names = ("<|end|>", "<|bos|>")  # a tokenizer made elsewhere may lack them
+    return frozenset(tokenizer.special[name] for name in names if name in tokenizer.special)
 
 
 def _replies(
@@ -206,49 +209,78 @@ def _replies(
     reader: LogitsReader | None,
 ) -> Iterator[list[Piece | None]]:
     """One step an item: the next piece of each reply, None for those that have ended."""
-    bos, context = tokenizer.special["<|bos|>"], model.config.context_length
-    prompt = list(prompt_ids) or [bos]
-    if overflow == "stop" and len(prompt) > context:
+    prompt, context = _prompt(prompt_ids, tokenizer), model.config.context_length
+    room = context - len(prompt) + 1  # the token after a full window can still be predicted
+    if overflow == "stop" and room < 1:
         raise UserError(f"The prompt has {len(prompt)} tokens, but the context window {context}.")
-    stop_ids = default_stop_ids(tokenizer) if stop_ids is None else stop_ids
     reader = reader or Reader(model, min(context, len(prompt) + config.max_tokens))
-    first_seed = secrets.randbits(63) if config.seed is None else config.seed
-    streams = [TextStream(tokenizer, config.stop) for _ in range(samples)]
-    ended = [False] * samples
-    rows = [prompt]  # one row until the replies differ
-    start = 0  # the oldest token still in view
+    seed = secrets.randbits(63) if config.seed is None else config.seed
+    if stop_ids is None:
+        stop_ids = default_stop_ids(tokenizer)
+    window = _Window(context, prompt[0] == tokenizer.special.get("<|bos|>"))
+    replies = [_Reply(prompt, tokenizer, config.stop, seed + i) for i in range(samples)]
     with evaluating(model):
         for count in range(1, config.max_tokens + 1):
-            start = _first_visible(len(rows[0]), start, prompt[0] == bos, context)
-            head = [bos] if start and prompt[0] == bos and context > 1 else []
-            logits = reader.next_logits([head + row[start:] for row in rows])
-            if len(rows) < samples:
-                rows = [list(prompt) for _ in range(samples)]
-            noise = [uniform(first_seed + i, len(row)) for i, row in enumerate(rows)]
-            ids, logprobs = _choose(
-                logits[:, : tokenizer.vocab_size], rows, config, noise, len(prompt)
-            )
-            full = overflow == "stop" and len(rows[0]) == context
+            rows = [reply.row for reply in replies]
+            # All rows are the prompt at first: it is read once, for all of them.
+            logits = reader.next_logits(window.visible(rows[:1] if count == 1 else rows))
+            noise = [uniform(reply.seed, len(reply.row)) for reply in replies]
+            chosen = _choose(logits[:, : tokenizer.vocab_size], rows, config, noise, len(prompt))
             last: StopReason | None = "length" if count == config.max_tokens else None
-            step: list[Piece | None] = [None] * samples
-            for i, row in enumerate(rows):
-                row.append(ids[i])
-                if not ended[i]:
-                    reason = last or ("context" if full else None)
-                    piece = _piece(streams[i], ids[i], logprobs[i], stop_ids, reason)
-                    step[i], ended[i] = piece, piece.stop_reason is not None
-            yield step
-            if all(ended):
+            if overflow == "stop" and count == room:
+                last = last or "context"
+            steps = zip(replies, *chosen, strict=True)
+            yield [reply.add(id, logprob, stop_ids, last) for reply, id, logprob in steps]
+            if all(reply.ended for reply in replies):
                 return
 
 
-def _first_visible(length: int, start: int, has_bos: bool, context: int) -> int:
-    """Index of the oldest token in view: moves to the newest half when the window is full."""
-    extra = 1 if has_bos and start else 0
-    if length - start + extra <= context:
-        return start
-    keep = max(1, context // 2)
-    return length - keep + (1 if has_bos and keep > 1 else 0)
+def _prompt(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
+    if ids:
+        return list(ids)
+    if "<|bos|>" not in tokenizer.special:
+        raise UserError("The prompt is empty, and this tokenizer has no <|bos|> to start from.")
+    return [tokenizer.special["<|bos|>"]]
+
+
+class _Window:
+    """What of the rows the model sees: all until the context is full, then the newest half."""
+
+    def __init__(self, context: int, keep_first: bool) -> None:
+        self._context = context
+        self._keep = max(1, context // 2)
+        self._head = 1 if keep_first and self._keep > 1 else 0
+        self._start = 0
+
+    def visible(self, rows: Sequence[list[int]]) -> list[list[int]]:
+        length = len(rows[0])
+        head = self._head if self._start else 0
+        if head + length - self._start > self._context:
+            head = self._head
+            self._start = length - self._keep + head
+        return [row[:head] + row[self._start :] for row in rows]
+
+
+class _Reply:
+    """One reply as it is written: the ids so far, prompt first, and their text."""
+
+    def __init__(
+        self, prompt: Sequence[int], tokenizer: Tokenizer, stop: Sequence[str], seed: int
+    ) -> None:
+        self.row, self.seed, self.ended = list(prompt), seed, False
+        self._stream = TextStream(tokenizer, stop)
+
+    def add(
+        self, id: int, logprob: float, stop_ids: Collection[int], last: StopReason | None
+    ) -> Piece | None:
+        """The token as a piece, None after the end; `last` is why to end even without a stop."""
+        self.row.append(id)  # ended or not: rows stay equally long
+        if self.ended:
+            return None
+        text = "" if id in stop_ids else self._stream.push(id)
+        reason = "stop" if id in stop_ids or self._stream.stopped else last
+        self.ended = reason is not None
+        return Piece(id, text + (self._stream.finish() if self.ended else ""), logprob, reason)
 
 
 @torch.inference_mode()
@@ -266,22 +298,6 @@ def _choose(
     if any(math.isnan(logprob) for logprob in logprobs):
         raise UserError("The model's logits are not finite: its weights are damaged or diverged.")
     return ids.tolist(), logprobs
-
-
-def _piece(
-    stream: TextStream,
-    id: int,
-    logprob: float,
-    stop_ids: Collection[int],
-    last: StopReason | None,
-) -> Piece:
-    """The token as text. `last` is the reason to end here even if nothing in the text does."""
-    if id in stop_ids:
-        return Piece(id, stream.finish(), logprob, "stop")
-    text = stream.push(id)
-    if stream.stopped:
-        return Piece(id, text, logprob, "stop")
-    return Piece(id, text + stream.finish() if last else text, logprob, last)
 
 
 def _join(pieces: Sequence[Piece]) -> Completion:

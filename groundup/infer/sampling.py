@@ -1,8 +1,8 @@
 """Logits to a token: penalties, temperature, filters and reproducible noise, all pure functions.
 
-The order is that of `SamplingConfig`: penalties, temperature, top-k, top-p, typical, min-p. A filter
-sets the logits of what it drops to -inf and always keeps at least one token, so no combination of
-settings leaves nothing to choose from.
+The order is that of `SamplingConfig`: penalties, temperature, top-k, top-p, typical, min-p. A
+filter sets the logits of what it drops to -inf and always keeps at least one token, so no
+combination of settings leaves nothing to choose from.
 
 Noise is one uniform number per token that depends on nothing but (seed, position): a reply is the
 same alone or in a batch, with or without a cache, on any device.
