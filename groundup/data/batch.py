@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 IGNORE = -100
 """Target of a position that is not scored; the `ignore_index` of torch's cross entropy."""
@@ -23,6 +27,16 @@ class Batch:
     inputs: Tensor
     targets: Tensor
     documents: Tensor | None = None
+
+    @classmethod
+    def from_numpy(
+        cls, inputs: np.ndarray, targets: np.ndarray, documents: np.ndarray | None = None
+    ) -> Batch:
+        """A batch that shares the memory of int64, int64 and int32 arrays."""
+        import torch
+
+        numbers = None if documents is None else torch.from_numpy(documents)
+        return cls(torch.from_numpy(inputs), torch.from_numpy(targets), numbers)
 
     def rows(self, start: int, stop: int) -> Batch:
         """Rows start:stop, as views: the share of one rank, or one micro-batch."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from groundup.config import UserError, require
 from groundup.data.batch import IGNORE, Batch
@@ -29,7 +27,6 @@ from groundup.data.manifest import (
 from groundup.data.order import RowOrder
 from groundup.data.packing import pack, split_points
 from groundup.data.shards import Progress, token_dtype
-from groundup.data.workers import map_chunks
 from groundup.files import atomic_folder
 from groundup.text.chat import Rendered, render
 from groundup.text.tokenizer import Tokenizer
@@ -124,26 +121,23 @@ def write_conversations(
     documents: Iterable[Document],
     tokenizer: Tokenizer,
     length: int,
-    workers: int = 2,
     progress: Progress | None = None,
 ) -> PackedManifest:
     """Render, split and pack the conversations of `documents` into `folder`, atomically.
 
-    A conversation of n tokens takes n - 1 positions, one per prediction. Workers are processes, as
-    in `write_shards`. Raises UserError when a document is not a conversation, or when no message of
-    any is to be learned.
+    A conversation of n tokens takes n - 1 positions, one per prediction. Raises
+    UserError when a document is not a conversation, or when no message of any is to be learned.
     """
     require(length > 0, f"The row length should be positive, not {length}.")
-    work = partial(_render, length=length)
     pieces: list[Piece] = []
     conversations = dropped_conversations = dropped_pieces = 0
-    for chunk in map_chunks(work, documents, tokenizer, workers):
-        for cut in chunk:
-            trained = [piece for piece in cut if piece.num_targets]
-            conversations += 1
-            dropped_conversations += not trained
-            dropped_pieces += len(cut) - len(trained) if trained else 0
-            pieces += trained
+    for document in documents:
+        cut = split_conversation(_render(tokenizer, document), length, tokenizer)
+        trained = [piece for piece in cut if piece.num_targets]
+        conversations += 1
+        dropped_conversations += not trained
+        dropped_pieces += len(cut) - len(trained) if trained else 0
+        pieces += trained
         if progress is not None:
             progress(conversations)
     if not pieces:
@@ -204,17 +198,13 @@ def split_conversation(rendered: Rendered, length: int, tokenizer: Tokenizer) ->
     return pieces
 
 
-def _render(tokenizer: Tokenizer, chunk: list[Document], length: int) -> list[list[Piece]]:
-    cuts = []
-    for document in chunk:
-        if not document.messages:
-            raise UserError(
-                f"Document {document.id!r} of {document.source!r} is not a conversation: it has no "
-                "messages."
-            )
-        rendered = render(tokenizer, document.messages)
-        cuts.append(split_conversation(rendered, length, tokenizer))
-    return cuts
+def _render(tokenizer: Tokenizer, document: Document) -> Rendered:
+    if not document.messages:
+        raise UserError(
+            f"Document {document.id!r} of {document.source!r} is not a conversation: it has no "
+            "messages."
+        )
+    return render(tokenizer, document.messages)
 
 
 def _write_rows(
@@ -239,5 +229,4 @@ def _write_rows(
 def _packed_batch(packed: PackedConversations, rows: np.ndarray) -> Batch:
     inputs = packed.inputs[rows].astype(np.int64)
     targets = packed.targets[rows].astype(np.int64)
-    numbers = document_numbers(inputs, packed.bos_id)
-    return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), torch.from_numpy(numbers))
+    return Batch.from_numpy(inputs, targets, document_numbers(inputs, packed.bos_id))

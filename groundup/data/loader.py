@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
-import torch
 
 from groundup.config import require
 from groundup.data.batch import IGNORE, Batch
@@ -140,8 +139,8 @@ def make_batch(block: np.ndarray, unscored: np.ndarray, bos_id: int | None) -> B
     inputs, targets = block[:, :-1].copy(), block[:, 1:].copy()
     for row in np.flatnonzero(unscored):
         targets[row, : unscored[row]] = IGNORE
-    numbers = None if bos_id is None else torch.from_numpy(document_numbers(inputs, bos_id))
-    return Batch(torch.from_numpy(inputs), torch.from_numpy(targets), numbers)
+    numbers = None if bos_id is None else document_numbers(inputs, bos_id)
+    return Batch.from_numpy(inputs, targets, numbers)
 
 
 def document_numbers(inputs: np.ndarray, bos_id: int) -> np.ndarray:

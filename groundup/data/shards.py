@@ -8,7 +8,7 @@ and `manifest.json`. Every document starts with `<|bos|>`. Integers are little-e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,6 @@ from groundup.data.manifest import (
     verify_files,
     write_manifest,
 )
-from groundup.data.workers import map_chunks
 from groundup.files import atomic_folder
 from groundup.text.tokenizer import Tokenizer
 
@@ -31,6 +30,7 @@ KIND = "tokens"
 VERSION = 1
 TOKENS_PER_FILE = 1 << 28
 STARTS_FILE = "documents.bin"
+CHUNK_CHARACTERS = 1 << 22
 
 Progress = Callable[[int], None]
 """Called as work goes on with the number of documents done so far."""
@@ -57,9 +57,9 @@ def write_shards(
 ) -> ShardManifest:
     """Tokenise `documents` into `folder`, atomically; the bytes do not depend on `workers`.
 
-    Processes are started for more than about a megabyte of text, so a script that calls this with
-    `workers > 1` needs the usual `if __name__ == "__main__":`. An empty document is kept, as a lone
-    `<|bos|>`. Raises UserError when there are no documents.
+    Takes the documents as they come, a few megabytes at a time, and encodes those in `workers`
+    processes. An empty document is kept, as a lone `<|bos|>`. Raises UserError when there are no
+    documents.
     """
     dtype = token_dtype(tokenizer.vocab_size)
     num_bytes = 0
@@ -67,11 +67,12 @@ def write_shards(
     with atomic_folder(folder) as temporary:
         stream = _StreamWriter(temporary, tokens_per_file)
         num_documents = 0
-        for tokens, lengths, text_bytes in map_chunks(_encode, documents, tokenizer, workers):
+        for texts in chunks(documents):
+            tokens, lengths = _encode(tokenizer, texts, workers)
             starts.append((stream.num_tokens + np.cumsum(lengths) - lengths).astype("<u8"))
             stream.append(tokens)
             num_documents += len(lengths)
-            num_bytes += text_bytes
+            num_bytes += sum(len(text.encode("utf-8", errors="replace")) for text in texts)
             if progress is not None:
                 progress(num_documents)
         if num_documents == 0:
@@ -153,15 +154,28 @@ def token_dtype(vocab_size: int) -> str:
     return "<u2" if vocab_size <= 1 << 16 else "<u4"
 
 
-def _encode(tokenizer: Tokenizer, chunk: list[Document]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Tokens of a chunk end to end, the length of each document, and the bytes of text."""
-    texts = [document.as_text() for document in chunk]
-    bos = [tokenizer.special["<|bos|>"]]
-    encoded = tokenizer.encode_batch(texts)
+def chunks(documents: Iterable[Document]) -> Iterator[list[str]]:
+    """Group the texts of documents into lists of about CHUNK_CHARACTERS."""
+    texts: list[str] = []
+    characters = 0
+    for document in documents:
+        texts.append(document.as_text())
+        # The one is for empty texts, which take memory too.
+        characters += 1 + len(texts[-1])
+        if characters >= CHUNK_CHARACTERS:
+            yield texts
+            texts, characters = [], 0
+    if texts:
+        yield texts
+
+
+def _encode(tokenizer: Tokenizer, texts: list[str], workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """The tokens of texts end to end, and the (N,) number of tokens of each."""
+    bos = np.array([tokenizer.special["<|bos|>"]])
+    encoded = tokenizer.encode_batch(texts, workers)
     lengths = np.array([1 + len(ids) for ids in encoded], dtype=np.int64)
     tokens = np.concatenate([part for ids in encoded for part in (bos, ids)])
-    num_bytes = sum(len(text.encode("utf-8", errors="replace")) for text in texts)
-    return tokens.astype(token_dtype(tokenizer.vocab_size)), lengths, num_bytes
+    return tokens.astype(token_dtype(tokenizer.vocab_size)), lengths
 
 
 class _StreamWriter:

@@ -1,0 +1,208 @@
+"""Packed conversations: only marked tokens are learned, each once, and none sees another chat."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from groundup.config import UserError
+from groundup.data.batch import IGNORE
+from groundup.data.conversations import (
+    ConversationLoader,
+    PackedConversations,
+    conversation_batches,
+    split_conversation,
+    write_conversations,
+)
+from groundup.data.documents import Document
+from groundup.text.chat import render
+
+if TYPE_CHECKING:
+    from groundup.text.tokenizer import Tokenizer
+
+property_test = settings(
+    deadline=None,
+    max_examples=50,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+Turns = list[tuple[str, str]]
+turns = st.lists(
+    st.tuples(
+        st.sampled_from(["system", "user", "assistant", "tool_call", "tool_output"]),
+        st.text(st.characters(exclude_categories=["Cs"]), max_size=25),
+    ),
+    min_size=1,
+    max_size=6,
+)
+
+
+def conversation(said: Turns, name: str = "1") -> Document:
+    messages: Any = tuple({"role": role, "content": content} for role, content in said)
+    return Document("test", name, messages=messages)
+
+
+def write(
+    folder: Path, chats: list[Turns], tokenizer: Tokenizer, length: int
+) -> PackedConversations:
+    documents = [conversation(said, str(index)) for index, said in enumerate(chats)]
+    write_conversations(folder, documents, tokenizer, length)
+    return PackedConversations(folder, tokenizer.fingerprint)
+
+
+@property_test
+@given(said=turns, length=st.integers(1, 70))
+def test_a_split_conversation_predicts_every_token_once(
+    tiny_tokenizer: Tokenizer, said: Turns, length: int
+) -> None:
+    rendered = render(tiny_tokenizer, conversation(said).messages)
+    pieces = split_conversation(rendered, length, tiny_tokenizer)
+    bos = tiny_tokenizer.special["<|bos|>"]
+    position = 1
+    for piece in pieces:
+        size = len(piece.inputs)
+        assert 0 < size <= length and len(piece.targets) == size
+        assert piece.inputs.tolist() == [bos, *rendered.ids[position : position + size - 1]]
+        span = slice(position, position + size)
+        marked = zip(rendered.ids[span], rendered.mask[span], strict=True)
+        assert piece.targets.tolist() == [id if mask else IGNORE for id, mask in marked]
+        position += size
+    assert position == len(rendered.ids)
+    if len(rendered.ids) - 1 <= length:
+        assert len(pieces) == 1
+
+
+def test_a_long_conversation_is_split_before_a_question(tiny_tokenizer: Tokenizer) -> None:
+    said = [("system", "be kind"), ("user", "one?"), ("assistant", "1")]
+    said += [("user", "two?"), ("assistant", "2 " * 9), ("user", "three?"), ("assistant", "3")]
+    rendered = render(tiny_tokenizer, conversation(said).messages)
+    questions = [i for i, id in enumerate(rendered.ids) if id == tiny_tokenizer.special["<|user|>"]]
+    # Too short by a little for all: the last question and its answer go to a second piece.
+    pieces = split_conversation(rendered, len(rendered.ids) - 3, tiny_tokenizer)
+    assert [len(piece.inputs) for piece in pieces] == [
+        questions[2] - 1,
+        len(rendered.ids) - questions[2],
+    ]
+
+
+@property_test
+@given(chats=st.lists(turns, min_size=1, max_size=8), length=st.integers(2, 60))
+def test_rows_hold_every_target_once_and_nothing_else(
+    tmp_path: Path, tiny_tokenizer: Tokenizer, chats: list[Turns], length: int
+) -> None:
+    rendered = [render(tiny_tokenizer, conversation(said).messages) for said in chats]
+    expected = Counter(
+        id for one in rendered for id, mask in zip(one.ids, one.mask, strict=True) if mask
+    )
+    if not expected:
+        with pytest.raises(UserError, match="has a message to learn"):
+            write(tmp_path / "c", chats, tiny_tokenizer, length)
+        return
+    packed = write(tmp_path / "c", chats, tiny_tokenizer, length)
+    manifest = packed.manifest
+    assert Counter(packed.targets[packed.targets != IGNORE].tolist()) == expected
+    assert manifest.num_targets == sum(expected.values())
+    assert manifest.num_conversations == len(chats)
+    assert manifest.num_dropped_conversations == sum(not any(one.mask) for one in rendered)
+    assert packed.inputs.shape == packed.targets.shape == (manifest.num_rows, length)
+
+    # Read the rows as a model would: a target follows the inputs of its own document number.
+    pieces = [
+        (piece.inputs.tolist(), piece.targets.tolist())
+        for one in rendered
+        for piece in split_conversation(one, length, tiny_tokenizer)
+        if piece.num_targets
+    ]
+    found = []
+    filled = 0
+    for batch in conversation_batches(packed, rows=3):
+        assert batch.documents is not None
+        for inputs, targets, numbers in zip(
+            batch.inputs.tolist(), batch.targets.tolist(), batch.documents.tolist(), strict=True
+        ):
+            for number in sorted(set(numbers)):
+                own = [t for t in range(length) if numbers[t] == number]
+                assert own == list(range(own[0], own[-1] + 1))
+                piece = [inputs[t] for t in own], [targets[t] for t in own]
+                if piece == ([packed.bos_id], [IGNORE]):
+                    continue  # padding
+                found.append(piece)
+                filled += len(own)
+    assert sorted(found) == sorted(pieces)
+    assert filled == manifest.num_positions
+
+
+def test_rows_come_once_an_epoch_whoever_asks(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    chats: list[Turns] = [
+        [("user", "count to " + "x" * n), ("assistant", " ".join(map(str, range(n))))]
+        for n in range(1, 40)
+    ]
+    packed = write(tmp_path / "c", chats, tiny_tokenizer, 61)
+    rows = packed.manifest.num_rows
+    assert rows > 12
+    loader = ConversationLoader(packed, 61, 6, seed=5)
+    assert loader.steps_per_epoch == rows / 6
+
+    # Three epochs of the stream, cut into steps of one row to count them.
+    single = ConversationLoader(packed, 61, 1, seed=5)
+    stream = [single.step(index) for index in range(3 * rows)]
+    everything = sorted(packed.inputs.tolist())
+    epochs = [
+        [batch.inputs[0].tolist() for batch in stream[epoch * rows : (epoch + 1) * rows]]
+        for epoch in range(3)
+    ]
+    assert all(sorted(epoch) == everything for epoch in epochs)
+    assert epochs[0] != epochs[1] != epochs[2]
+
+    for index in (7, 0, 3):
+        whole = loader.step(index)
+        assert torch.equal(
+            whole.targets, torch.cat([b.targets for b in stream[index * 6 : index * 6 + 6]])
+        )
+        for ranks in (1, 2, 3):
+            share = 6 // ranks
+            parts = [loader.rows(index, r * share, (r + 1) * share) for r in range(ranks)]
+            assert torch.equal(torch.cat([part.inputs for part in parts]), whole.inputs)
+            numbers = [part.documents for part in parts if part.documents is not None]
+            assert whole.documents is not None
+            assert torch.equal(torch.cat(numbers), whole.documents)
+    other = ConversationLoader(packed, 61, 6, seed=6)
+    assert not torch.equal(other.step(0).inputs, loader.step(0).inputs)
+
+
+def test_conversations_without_a_reply_are_dropped_and_counted(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    chats: list[Turns] = [
+        [("user", "anyone?")],
+        [("user", "hello"), ("assistant", "hello!")],
+        [("system", "quiet"), ("user", "why?")],
+        [("user", "a very long story " * 9), ("assistant", "I see")],
+    ]
+    packed = write(tmp_path / "c", chats, tiny_tokenizer, 40)
+    assert packed.manifest.num_conversations == 4
+    assert packed.manifest.num_dropped_conversations == 2
+    assert packed.manifest.num_dropped_pieces >= 1
+
+
+def test_what_does_not_fit_is_refused(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    packed = write(tmp_path / "c", [[("user", "a"), ("assistant", "b")]], tiny_tokenizer, 16)
+    with pytest.raises(UserError, match="rows of 16 tokens, but 17 are asked for"):
+        ConversationLoader(packed, 17, 2, seed=0)
+    with pytest.raises(UserError, match="at least one row"):
+        ConversationLoader(packed, 16, 0, seed=0)
+    with pytest.raises(UserError, match="f" * 64):
+        PackedConversations(tmp_path / "c", "f" * 64)
+    with pytest.raises(UserError, match=r"'play' of 'test' is not a conversation"):
+        write_conversations(tmp_path / "d", [Document("test", "play", "text")], tiny_tokenizer, 16)
+    path = tmp_path / "c" / "targets.npy"
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(UserError, match="it was cut off"):
+        PackedConversations(tmp_path / "c", tiny_tokenizer.fingerprint)
