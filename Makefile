@@ -44,8 +44,8 @@ venv-dev: $(VENV)/.installed-dev
 
 # A stamp newer than pyproject.toml means that its packages are in place. The install is editable,
 # so changed source needs no new install.
-$(VENV)/.installed-demo: EXTRAS := demo,viz
-$(VENV)/.installed-dev: EXTRAS := dev,demo,viz
+$(VENV)/.installed-demo: EXTRAS := demo
+$(VENV)/.installed-dev: EXTRAS := dev
 $(VENV)/.installed-%: pyproject.toml
 	@test -n "$(PYTHON)" || { echo "groundup needs Python 3.11 or newer: install it, or name it with PYTHON=..."; exit 2; }
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV)

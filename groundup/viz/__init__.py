@@ -1,1 +1,1 @@
-"""Every picture, drawn from the real objects."""
+"""Every picture and page, drawn from the real objects."""
