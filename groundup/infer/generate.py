@@ -11,7 +11,6 @@ that the cost per token stays constant. `overflow="stop"` ends the reply with re
 
 from __future__ import annotations
 
-import math
 import secrets
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -293,11 +292,11 @@ def _choose(
 ) -> tuple[list[int], list[float]]:
     """(1 or N, V) logits -> the next id of each of N rows, and its log-probability."""
     logits = logits.float().expand(len(rows), -1)
-    ids = next_tokens(logits, rows, config, noise, prompt_length)
-    logprobs = logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
-    if any(math.isnan(logprob) for logprob in logprobs):
+    logprobs = logits.log_softmax(-1)
+    if logprobs[:, 0].isnan().any():  # one number that is not finite spoils its whole row
         raise UserError("The model's logits are not finite: its weights are damaged or diverged.")
-    return ids.tolist(), logprobs
+    ids = next_tokens(logits, rows, config, noise, prompt_length)
+    return ids.tolist(), logprobs.gather(-1, ids[:, None]).squeeze(-1).tolist()
 
 
 def _join(pieces: Sequence[Piece]) -> Completion:
