@@ -18,6 +18,8 @@ __all__ = [
     "FeedForwardConfig",
     "NormConfig",
     "PositionsConfig",
+    "flops_per_token",
+    "num_matmul_weights",
 ]
 
 
@@ -55,3 +57,28 @@ class DecoderConfig:
             f"attention.head_width {head_width} is odd, but rotary positions turn channels in "
             f"pairs: choose {head_width + 1}, or another positions.kind.",
         )
+
+
+def num_matmul_weights(config: DecoderConfig) -> int:
+    """N: the weights every token is multiplied with. The head counts, a table looked up does not.
+
+    Per layer D·(H + 2·K)·E for queries, keys and values, H·E·D for the output, 3·D·F when gated
+    or 2·D·F when plain; once V·D for the head, tied or not.
+    """
+    heads, network, width = config.attention, config.feed_forward, config.width
+    projections = 2 * (heads.num_heads + heads.num_kv_heads) * heads.head_width * width
+    feed_forward = (3 if network.kind == "gated" else 2) * width * network.width
+    return config.num_layers * (projections + feed_forward) + config.vocab_size * width
+
+
+def flops_per_token(config: DecoderConfig, length: int) -> int:
+    """Matrix-multiplication FLOPs of training on one token, forward and backward, at a length.
+
+    6·N + 6·L·T·H·E. Each weight costs a multiply and an add, once forward and twice backward.
+    Attention's two products cost 4·T·H·E forward if every pair were computed; half of it is
+    masked, and backward costs twice the forward. Chowdhery et al. 2022, arXiv:2204.02311,
+    appendix B, count the masked half too.
+    """
+    attention_width = config.attention.num_heads * config.attention.head_width
+    attention = 6 * config.num_layers * length * attention_width
+    return 6 * num_matmul_weights(config) + attention

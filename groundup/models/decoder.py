@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from groundup.config import require
-from groundup.models.config import DecoderConfig
+from groundup.models.config import DecoderConfig, flops_per_token
 from groundup.nn.block import Block
 from groundup.nn.cache import KVCache
 from groundup.nn.init import initialize
@@ -114,18 +114,8 @@ class Decoder(nn.Module):
         return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int) -> float:
-        """Forward and backward matrix-multiplication FLOPs per trained token at context `length`.
-
-        6 · (weights of all linear layers and the head) + 6 · L · T · H · E for causal attention:
-        its two products cost 4·T·H·E forward if every pair is computed, half of it is masked, and
-        the backward pass costs twice the forward. Chowdhery et al. 2022, arXiv:2204.02311, app. B,
-        who count the masked half too.
-        """
-        config = self.config
-        linear = sum(m.weight.numel() for m in self.blocks.modules() if isinstance(m, nn.Linear))
-        head = config.vocab_size * config.width
-        attention_width = config.attention.num_heads * config.attention.head_width
-        return 6 * (linear + head) + 6 * config.num_layers * length * attention_width
+        """Training FLOPs per token at a context of `length`; the formula is in `config`."""
+        return float(flops_per_token(self.config, length))
 
     def _embed(self, ids: Tensor, start: int, documents: Tensor | None) -> Tensor:
         x = self.embedding(ids)

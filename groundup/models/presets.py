@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, replace
+
 from groundup.config import require
 from groundup.models.config import (
     AttentionConfig,
@@ -9,6 +12,7 @@ from groundup.models.config import (
     FeedForwardConfig,
     NormConfig,
     PositionsConfig,
+    num_matmul_weights,
 )
 from groundup.nn.config import gated_width
 
@@ -25,6 +29,7 @@ def qwen3(
     feed_forward_width: int | None = None,
     theta: float = 10_000.0,
     tie_embeddings: bool = True,
+    dropout: float = 0.0,
 ) -> DecoderConfig:
     """RMSNorm, RoPE, QK-norm, SwiGLU, no biases. Yang et al. 2025, arXiv:2505.09388.
 
@@ -35,13 +40,24 @@ def qwen3(
         width=width,
         num_layers=num_layers,
         context_length=context_length,
-        attention=_heads(width, num_heads, num_kv_heads, head_width, qk_norm=True),
+        attention=AttentionConfig(
+            num_heads=num_heads,
+            num_kv_heads=num_kv_heads or num_heads,
+            head_width=head_width or _equal_share(width, num_heads),
+            qk_norm=True,
+            dropout=dropout,
+            out_dropout=dropout,
+        ),
         positions=PositionsConfig(kind="rope", theta=theta),
         feed_forward=FeedForwardConfig(
-            kind="gated", activation="silu", width=feed_forward_width or gated_width(width)
+            kind="gated",
+            activation="silu",
+            width=feed_forward_width or gated_width(width),
+            dropout=dropout,
         ),
         norm=NormConfig(kind="rmsnorm", eps=1e-6),
         tie_embeddings=tie_embeddings,
+        embedding_dropout=dropout,
     )
 
 
@@ -57,20 +73,26 @@ def llama(
     feed_forward_width: int | None = None,
     theta: float = 10_000.0,
     tie_embeddings: bool = False,
+    dropout: float = 0.0,
 ) -> DecoderConfig:
-    """RMSNorm, RoPE, SwiGLU, no biases. Touvron et al. 2023, arXiv:2302.13971."""
-    return DecoderConfig(
+    """Qwen3's shape without QK-norm. Touvron et al. 2023, arXiv:2302.13971."""
+    config = qwen3(
         vocab_size=vocab_size,
         width=width,
         num_layers=num_layers,
+        num_heads=num_heads,
         context_length=context_length,
-        attention=_heads(width, num_heads, num_kv_heads, head_width, qk_norm=False),
-        positions=PositionsConfig(kind="rope", theta=theta),
-        feed_forward=FeedForwardConfig(
-            kind="gated", activation="silu", width=feed_forward_width or gated_width(width)
-        ),
-        norm=NormConfig(kind="rmsnorm", eps=1e-5),
+        num_kv_heads=num_kv_heads,
+        head_width=head_width,
+        feed_forward_width=feed_forward_width,
+        theta=theta,
         tie_embeddings=tie_embeddings,
+        dropout=dropout,
+    )
+    return replace(
+        config,
+        attention=replace(config.attention, qk_norm=False),
+        norm=NormConfig(kind="rmsnorm", eps=1e-5),
     )
 
 
@@ -81,6 +103,8 @@ def gpt2(
     num_layers: int,
     num_heads: int,
     context_length: int,
+    feed_forward_width: int | None = None,
+    tie_embeddings: bool = True,
     dropout: float = 0.0,
 ) -> DecoderConfig:
     """LayerNorm, learned positions, tanh-GELU, biases, tied head. Radford et al. 2019.
@@ -104,23 +128,88 @@ def gpt2(
         attention=heads,
         positions=PositionsConfig(kind="learned"),
         feed_forward=FeedForwardConfig(
-            kind="plain", activation="gelu_tanh", width=4 * width, bias=True, dropout=dropout
+            kind="plain",
+            activation="gelu_tanh",
+            width=feed_forward_width or 4 * width,
+            bias=True,
+            dropout=dropout,
         ),
         norm=NormConfig(kind="layernorm", eps=1e-5),
-        tie_embeddings=True,
+        tie_embeddings=tie_embeddings,
         embedding_dropout=dropout,
     )
 
 
-def _heads(
-    width: int, num_heads: int, num_kv_heads: int | None, head_width: int | None, qk_norm: bool
-) -> AttentionConfig:
-    return AttentionConfig(
-        num_heads=num_heads,
-        num_kv_heads=num_kv_heads or num_heads,
-        head_width=head_width or _equal_share(width, num_heads),
-        qk_norm=qk_norm,
+@dataclass(frozen=True, kw_only=True)
+class Dial:
+    """Everything that follows from the depth of a model; see `from_depth`."""
+
+    model: DecoderConfig
+    tokens: int
+    """Tokens to train on."""
+    rows_per_step: int
+    """Rows of the context length in one optimizer step."""
+    muon_learning_rate: float
+    """Hidden matrices."""
+    learning_rate: float
+    """AdamW: norms, biases, and a head of its own."""
+    embedding_learning_rate: float
+
+    @property
+    def tokens_per_step(self) -> int:
+        """The batch of one optimizer step in tokens."""
+        return self.rows_per_step * self.model.context_length
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps to see `tokens` once."""
+        return max(1, round(self.tokens / self.tokens_per_step))
+
+
+def from_depth(
+    depth: int, vocab_size: int, context_length: int | None = None, tokens: int | None = None
+) -> Dial:
+    """One dial for the size: a Qwen3-shaped model and how to train it. `tokens` overrides 12·N.
+
+    | what            | formula                           | where from                            |
+    |-----------------|-----------------------------------|---------------------------------------|
+    | width           | 64 · depth                        | the usual aspect ratio at these sizes |
+    | heads           | depth, each 64 wide               | GPT-2                                 |
+    | key/value heads | half as many from depth 12 on     | halves the cache; arXiv:2305.13245    |
+    | feed-forward    | 8/3 · width, up to a multiple of 64 | equal weights; arXiv:2302.13971     |
+    | context         | 128 · depth to a power of two, 256..2048 | ours                           |
+    | tokens          | 12 · N, the weights that multiply | nanochat's optimum of 8 to 12         |
+    | batch in tokens | 2^14 · (tokens / 5 M)^0.383, to a power of two | exponent: arXiv:2505.13738 |
+    | learning rates  | ∝ √batch; AdamW's also ∝ 1/√width | arXiv:2205.10287; arXiv:2203.03466    |
+
+    Muon's rate does not depend on the width: its update has the same size at every width.
+    """
+    require(depth >= 1, f"size should be at least 1, but is {depth}.")
+    width = 64 * depth
+    model = qwen3(
+        vocab_size=vocab_size,
+        width=width,
+        num_layers=depth,
+        num_heads=depth,
+        num_kv_heads=depth // 2 if depth >= 12 and depth % 2 == 0 else depth,
+        context_length=context_length or min(max(_power_of_two(128 * depth), 256), 2048),
     )
+    tokens = tokens or 12 * num_matmul_weights(model)
+    tokens_per_step = _power_of_two(2**14 * (tokens / 5e6) ** 0.383)
+    batch_factor = math.sqrt(tokens_per_step / 2**16)
+    width_factor = math.sqrt(384 / width)
+    return Dial(
+        model=model,
+        tokens=tokens,
+        rows_per_step=max(1, round(tokens_per_step / model.context_length)),
+        muon_learning_rate=0.04 * batch_factor,
+        learning_rate=6e-3 * batch_factor * width_factor,
+        embedding_learning_rate=1.2e-2 * batch_factor * width_factor,
+    )
+
+
+def _power_of_two(value: float) -> int:
+    return 2 ** round(math.log2(value))
 
 
 def _equal_share(width: int, num_heads: int) -> int:
