@@ -1,0 +1,360 @@
+"""Training speed next to transformers: tokens per second, MFU and peak memory at two sizes.
+
+    python bench/train.py [--json PATH] [--sizes s,m] [--seconds N] [--all]
+
+Sides, all on random tokens, same batch, width, depth, vocabulary and tied head, without dropout:
+groundup through the trainer's own step, with its default optimizer (Muon) and with AdamW; and
+transformers' GPT2LMHeadModel and LlamaForCausalLM as they come (fp32, eager, torch.optim.AdamW) and
+tuned (compiled, fused AdamW, in fp32 and in bf16 autocast). Sides take turns in windows of a step
+or more. A side clearly slower than another of the same model gets no further windows, and where
+the bf16 matmul measures slower than the fp32 one, the bf16 sides run only with --all.
+
+The ratios compare groundup's default to the peers' fastest side, and to their defaults; those
+with `_adamw` compare like with like, the update rule too. MFU is 6 N FLOPs per token for the N
+weights of the linear layers and head, plus causal attention, over the faster of the measured fp32
+and bf16 matmul.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from common import Worker, finish, machine, serve
+
+PEERS = ("gpt2", "llama")
+MODES = ("defaults", "compile+fused fp32", "compile+fused bf16")
+Side = tuple[str, str]
+SIDES: tuple[Side, ...] = (
+    ("groundup", "default"),
+    ("groundup", "adamw"),
+    *((peer, mode) for peer in PEERS for mode in MODES),
+)
+LOST = 1.5  # a side this much slower than the fastest of its model is measured no further
+
+
+@dataclass(frozen=True)
+class Size:
+    """One size of model and batch."""
+
+    layers: int
+    width: int
+    heads: int
+    context: int
+    vocabulary: int
+    rows: int
+
+    @property
+    def tokens(self) -> int:
+        return self.rows * self.context
+
+
+SIZES = {
+    "s": Size(layers=6, width=384, heads=6, context=256, vocabulary=4096, rows=32),
+    "m": Size(layers=8, width=512, heads=8, context=512, vocabulary=8192, rows=16),
+    "tiny": Size(layers=2, width=64, heads=2, context=32, vocabulary=256, rows=4),
+}
+
+
+def main() -> None:
+    """Measure every side of every size; print a table and then the JSON."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--json", type=Path, help="also write the result to this file")
+    parser.add_argument("--sizes", default="s,m", help="of s, m and tiny (default: s,m)")
+    parser.add_argument("--seconds", type=float, default=10.0, help="measured per side and size")
+    parser.add_argument("--all", action="store_true", help="bf16 even where it is slower")
+    parser.add_argument("--worker", nargs=3, metavar=("SIZE", "SIDE", "MODE"), help="internal")
+    options = parser.parse_args()
+    if options.worker:
+        size, side, mode = options.worker
+        serve_side(SIZES[size], side, mode)
+        return
+    facts = machine()
+    print(f"{facts['cpu']}: {facts['threads']} threads, matmul GFLOP/s {facts['matmul_gflops']}")
+    bf16 = options.all or facts["matmul_gflops"]["bfloat16"] > facts["matmul_gflops"]["float32"]
+    sides = [side for side in SIDES if bf16 or not side[1].endswith("bf16")]
+    result: dict[str, Any] = {**facts, "sizes": {}, "rows": []}
+    for name in options.sizes.split(","):
+        if name not in SIZES:
+            parser.error(f"--sizes holds '{name}', but the sizes are {', '.join(SIZES)}.")
+        result["sizes"][name] = asdict(SIZES[name])
+        result["rows"] += measure_size(name, sides, options.seconds, facts["roof_gflops"])
+    finish(result | ratios(result["rows"]), options.json)
+
+
+def measure_size(name: str, sides: list[Side], seconds: float, roof: float) -> list[dict[str, Any]]:
+    """Rows of the result for one size: start all sides, let them take turns, close them."""
+    workers: dict[Side, Worker] = {}
+    facts: dict[Side, dict[str, Any]] = {}
+    try:
+        for side in sides:
+            workers[side] = Worker(
+                " ".join(side), [sys.executable, __file__, "--worker", name, *side]
+            )
+            facts[side] = workers[side].ask()  # answers once it is compiled and warm
+            print(
+                f"  {name} {' '.join(side)}: ready in {facts[side]['ready_seconds']:.0f} s",
+                flush=True,
+            )
+        steps = take_turns(workers, seconds)
+        rows = [
+            row(name, side, facts[side] | workers[side].ask(), steps[side], roof) for side in sides
+        ]
+    finally:
+        for worker in workers.values():
+            worker.close()
+    return rows
+
+
+def row(
+    name: str, side: Side, facts: dict[str, Any], steps: list[float], roof: float
+) -> dict[str, Any]:
+    """One row of the result, printed as a line of the table."""
+    speed = SIZES[name].tokens / statistics.median(steps)
+    mfu, peak = facts["flops_per_token"] * speed / (roof * 1e9), facts["peak_mb"]
+    print(
+        f"{name:5}{side[0]:9} {side[1]:19} {speed:9.0f} tokens/s  MFU {mfu:.3f}  {peak:6.0f} MB",
+        flush=True,
+    )
+    return {
+        "size": name,
+        "side": side[0],
+        "mode": side[1],
+        "tokens_per_second": round(speed, 1),
+        "mfu": round(mfu, 4),
+        "peak_mb": round(peak),
+        "steps_measured": len(steps),
+        **{key: facts[key] for key in ("parameters", "flops_per_token", "setting")},
+    }
+
+
+def take_turns(workers: dict[Side, Worker], seconds: float) -> dict[Side, list[float]]:
+    """Seconds of every step measured, by side: about `seconds` in all, in two windows or more."""
+    steps: dict[Side, list[float]] = {side: [] for side in workers}
+    running = set(workers)
+    rounds = 0
+    while running:
+        for side in [side for side in workers if side in running]:
+            steps[side] += workers[side].ask(window=seconds / 4)["steps"]
+        rounds += 1
+        fastest = {
+            model: min(statistics.median(times) for (m, _), times in steps.items() if m == model)
+            for model, _ in workers
+        }
+        for side in list(running):
+            median = statistics.median(steps[side])
+            enough = sum(steps[side]) >= 0.95 * seconds
+            # The defaults are what a ratio is taken of, so they are measured to the end.
+            lost = side[1] != "defaults" and median > LOST * fastest[side[0]]
+            if rounds >= 2 and (enough or lost):
+                running.remove(side)
+    return steps
+
+
+def ratios(rows: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """groundup over the peers' fastest side and over their fastest defaults, by size."""
+
+    def best(size: str, keep: Callable[[dict[str, Any]], bool]) -> float:
+        return max(r["tokens_per_second"] for r in rows if r["size"] == size and keep(r))
+
+    result: dict[str, dict[str, float]] = {}
+    for suffix, mode in (("", "default"), ("_adamw", "adamw")):
+        for size in dict.fromkeys(row["size"] for row in rows):
+            ours = best(size, lambda r, m=mode: r["side"] == "groundup" and r["mode"] == m)
+            tuned = best(size, lambda r: r["side"] in PEERS)
+            defaults = best(size, lambda r: r["side"] in PEERS and r["mode"] == "defaults")
+            by_tuned = result.setdefault(f"ratio_vs_best_tuned{suffix}", {})
+            by_defaults = result.setdefault(f"ratio_vs_defaults{suffix}", {})
+            by_tuned[size], by_defaults[size] = round(ours / tuned, 3), round(ours / defaults, 3)
+    return result
+
+
+def serve_side(size: Size, side: str, mode: str) -> None:
+    """The worker: build the side, warm it up, then run windows of steps as asked."""
+    from groundup.device import peak_memory_mb
+
+    start = time.perf_counter()
+    step, facts = groundup_side(size, mode) if side == "groundup" else peer_side(size, side, mode)
+    step()  # compiles; what little is still cold in the next step, the median drops
+    facts["ready_seconds"] = time.perf_counter() - start
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        times = list(timed_steps(step, request["window"])) if "window" in request else []
+        return {**facts, "steps": times, "peak_mb": peak_memory_mb()}
+
+    serve(answer)
+
+
+def timed_steps(step: Callable[[], object], window: float) -> Iterator[float]:
+    """Seconds of each step, until `window` seconds have passed; at least one."""
+    end = time.perf_counter() + window
+    while True:
+        start = time.perf_counter()
+        step()
+        yield time.perf_counter() - start
+        if time.perf_counter() >= end:
+            return
+
+
+def groundup_side(size: Size, mode: str) -> tuple[Callable[[], object], dict[str, Any]]:
+    """Our default model and the trainer's own step, on the policy measured for this machine."""
+    from groundup.device import detect, seed_everything
+    from groundup.models.decoder import Decoder
+    from groundup.models.presets import qwen3
+    from groundup.optim.build import build_optimizer
+    from groundup.optim.config import OptimizerConfig, ScheduleConfig
+    from groundup.optim.schedules import factor
+    from groundup.train.config import TrainConfig
+    from groundup.train.trainer import Trainer
+
+    policy = detect()
+    seed_everything(0)
+    model = Decoder(
+        qwen3(
+            vocab_size=size.vocabulary,
+            width=size.width,
+            num_layers=size.layers,
+            num_heads=size.heads,
+            context_length=size.context,
+        )
+    ).to(policy.torch_device)
+    config = OptimizerConfig() if mode == "default" else OptimizerConfig(kind="adamw")
+    schedule = ScheduleConfig(kind="constant")
+    trainer = Trainer(
+        stage="bench",
+        model=model,
+        optimizer=build_optimizer(model, config, policy.compute_dtype),
+        schedule=lambda step, total: factor(schedule, step, total),
+        loader=RandomTokens(size),
+        total_steps=10_000,
+        clip_norm=config.clip_norm,
+        config=TrainConfig(),
+        policy=policy,
+        roof_gflops=1.0,
+        sink=NoLog(),
+    )
+    model.train()
+    facts = {
+        "parameters": model.num_parameters(),
+        "flops_per_token": model.flops_per_token(size.context),
+        "setting": policy.describe(),
+    }
+    return trainer.train_step, facts
+
+
+def peer_side(size: Size, name: str, mode: str) -> tuple[Callable[[], object], dict[str, Any]]:
+    """A model of transformers and the usual loop around it."""
+    import contextlib
+
+    import torch
+
+    torch.manual_seed(0)
+    model = peer_model(size, name, tuned=mode != "defaults")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    matrices = sum(
+        parameter.numel()
+        for key, parameter in model.named_parameters()
+        if parameter.ndim == 2 and not any(table in key for table in ("wte", "wpe", "embed_tokens"))
+    )
+    linear = matrices + size.vocabulary * size.width  # the head is tied to the token table
+    attention = 6 * size.layers * size.context * size.width
+    facts = {
+        "parameters": parameters,
+        "flops_per_token": 6 * linear + attention,
+        "setting": f"cpu, {mode}",
+    }
+    model.train()
+    fused = None if mode == "defaults" else True
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-4, fused=fused)
+    call = model if mode == "defaults" else torch.compile(model)
+    autocast = (
+        torch.autocast("cpu", dtype=torch.bfloat16)
+        if mode.endswith("bf16")
+        else contextlib.nullcontext()
+    )
+    ids = torch.randint(0, size.vocabulary, (64, size.rows, size.context))
+    count = 0
+
+    def step() -> None:
+        nonlocal count
+        batch = ids[count % len(ids)]
+        count += 1
+        with autocast:
+            loss = call(input_ids=batch, labels=batch).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step, facts
+
+
+def peer_model(size: Size, name: str, tuned: bool) -> Any:
+    """The transformers model with our shape: as many heads and layers, as wide a feed-forward."""
+    try:
+        import transformers
+    except ImportError:
+        raise SystemExit("This compares with transformers: pip install 'groundup[hf]'.") from None
+    from groundup.nn.config import gated_width
+
+    if name == "gpt2":
+        config = transformers.GPT2Config(
+            vocab_size=size.vocabulary,
+            n_positions=size.context,
+            n_embd=size.width,
+            n_layer=size.layers,
+            n_head=size.heads,
+            resid_pdrop=0.0,
+            embd_pdrop=0.0,
+            attn_pdrop=0.0,
+            use_cache=not tuned,
+        )
+        return transformers.GPT2LMHeadModel(config)
+    config = transformers.LlamaConfig(
+        vocab_size=size.vocabulary,
+        max_position_embeddings=size.context,
+        hidden_size=size.width,
+        intermediate_size=gated_width(size.width),
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.heads,
+        tie_word_embeddings=True,
+        use_cache=not tuned,
+    )
+    return transformers.LlamaForCausalLM(config)
+
+
+class RandomTokens:
+    """A loader of random tokens; batches as a real one gives them."""
+
+    def __init__(self, size: Size) -> None:
+        import torch
+
+        self.rows_per_step, self.length = size.rows, size.context
+        self.steps_per_epoch = float("inf")
+        self.ids = torch.randint(0, size.vocabulary, (64, size.rows, size.context + 1))
+
+    def step(self, index: int) -> Any:
+        return self.rows(index, 0, self.rows_per_step)
+
+    def rows(self, index: int, start: int, stop: int) -> Any:
+        from groundup.data.batch import Batch
+
+        ids = self.ids[index % len(self.ids), start:stop]
+        return Batch(inputs=ids[:, :-1].contiguous(), targets=ids[:, 1:].contiguous())
+
+
+class NoLog:
+    """A log that keeps nothing."""
+
+    def write(self, row: Any) -> None:
+        pass
+
+
+if __name__ == "__main__":
+    main()
