@@ -60,7 +60,7 @@ def main(paths: list[str]) -> int:
 
 def find_blocks(text: str) -> Iterator[Block]:
     """The marked blocks of a document. ValueError when a mark stands above nothing runnable."""
-    lines = text.splitlines()
+    lines = [*text.splitlines(), ""]  # a mark on the last line has something wrong below it, too
     index, marked = 0, False
     while index < len(lines):
         fence = _FENCE.match(lines[index])

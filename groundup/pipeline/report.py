@@ -51,7 +51,8 @@ def render(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder:
             page.section("Conversations", _chats(report), hint="As they came, unedited."),
             page.section("Training", _curves(rows)),
             page.section("Stages", _stages(report.get("stages", ()))),
-            page.section("Learning to write", _samples(report), hint="Unedited, the latest open."),
+            page.section("Learning to write", _samples(report, rows), hint="Unedited."),
+            page.section("Evaluation", facts(report.get("evaluation", {}))),
             page.section("Data", facts(report.get("data", {}))),
             page.section("Tokenizer", facts(report.get("tokenizer", {}))),
             page.section("Model", facts(report.get("model", {}))),
@@ -174,14 +175,18 @@ def _stages(stages: Iterable[Mapping[str, Any]]) -> str:
     return page.table(("stage", *(heading for _, heading, _ in STAGE_COLUMNS)), rows)
 
 
-def _samples(report: Mapping[str, Any]) -> str:
-    samples = list(report.get("samples", ()))
-    if not samples:
-        return ""
-    *earlier, last = samples
-    title = "{0[stage]}, step {0[step]:,}" if "stage" in last else "step {0[step]:,}"
-    folds = "".join(page.folded(title.format(s), page.preformatted(s["text"])) for s in earlier)
-    return folds + f"<h3>{page.escape(title.format(last))}</h3>\n" + page.preformatted(last["text"])
+def _samples(report: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:
+    """What it wrote while it learned, folded; and at the end, open."""
+    folds = "".join(
+        page.folded(
+            f"{row.get('stage')}, step {show('step', row.get('step'))}",
+            page.preformatted(row["sample"]),
+        )
+        for row in rows
+        if row.get("sample") is not None
+    )
+    final = (page.preformatted(sample["text"]) for sample in report.get("samples", ()))
+    return folds + "".join(final)
 
 
 def _recipe(report: Mapping[str, Any]) -> str:

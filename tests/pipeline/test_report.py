@@ -35,10 +35,8 @@ REPORT: dict[str, Any] = {
         | {"mfu": 0.4123, "train_loss": 3.05, "val_loss": 3.11, "val_bpb": 1.7123},
         {"name": "sft", "seconds": 120.3, "tokens": 1_638_400, "train_loss": 2.3, "val_loss": None},
     ],
-    "samples": [
-        {"stage": "base", "step": 1200, "text": "To be & not"},
-        {"stage": "sft", "step": 40, "text": "hey!"},
-    ],
+    "evaluation": {"documents": 456, "val_loss": 3.11},
+    "samples": [{"step": "final", "text": "To be & not to be"}],
     "chats": [
         [{"role": "user", "content": "Hello!"}, {"role": "assistant", "content": "hi, you?"}],
         [{"role": "tool_call", "content": "17 * 23"}, {"role": "tool_output", "content": "391"}],
@@ -49,6 +47,7 @@ ROWS = [
     {"stage": "base", "step": 10, "tokens": 700, "loss": 6.0, "lr": 0.1, "mfu": 0.3},
     {"stage": "base", "step": 20, "tokens": 1400, "loss": 4.0, "lr": 0.2, "mfu": 0.4},
     {"stage": "base", "step": 20, "val_bpb": 2.0, "val_loss": 4.4},
+    {"stage": "base", "step": 1200, "sample": "To bee"},
     {"stage": "sft", "step": 5, "tokens": 50, "loss": 3.0, "lr": 0.01},
 ]
 
@@ -101,7 +100,8 @@ def test_every_part_of_a_run_is_on_the_page() -> None:
         "2026-03-04 05:06 · Abacus 3000 · cpu, float32",
         "groundup chat runs/little", "Hello!", "hi, you?", "tool call 17 * 23",
         "base 10m10s 14.7M 21,300 41.2% 3.050 3.110 1.7123", "documents 9,123",
-        "base, step 1,200", "To be & not", "dropped duplicates 12", "chats 7,087 258,145",
+        "base, step 1,200 To bee To be & not to be", "val loss 3.11",
+        "dropped duplicates 12", "chats 7,087 258,145",
         "bytes per token 3.71", "attention qk norm yes", "roof gflops 243.8",
         'name = "little"', "Learning rate",
     ):  # fmt: skip
@@ -140,7 +140,7 @@ def poison(value: Any) -> Any:
 
 def test_no_text_becomes_markup() -> None:
     report = poison(REPORT) | {"data": {HOSTILE: {HOSTILE: {HOSTILE: HOSTILE}}, f"{HOSTILE} ": 3}}
-    rows = [row | {"stage": HOSTILE + row["stage"]} for row in ROWS]
+    rows = [poison(row) | {"stage": HOSTILE + row["stage"]} for row in ROWS]
     page = render(report, rows, Path("runs") / HOSTILE.replace("/", ""))
     page.encode("utf-8")
     tree = Outline(page)
@@ -163,7 +163,7 @@ def test_the_page_is_written_beside_the_figures(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("\n".join([*lines, '{"stage": "ba']), encoding="utf-8")
     path = write_report(tmp_path)
     assert path == tmp_path / "report.html"
-    assert "To be &amp; not" in path.read_text(encoding="utf-8")
+    assert "To be &amp; not to be" in path.read_text(encoding="utf-8")
 
 
 def test_a_run_without_figures_is_the_users_to_mend(tmp_path: Path) -> None:
