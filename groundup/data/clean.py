@@ -51,17 +51,17 @@ e299ee3cce48cee9 e742d17ff490c87e e793d67686f2824f ee5a869b5ace6905 eea2991640d1
 eef3bd091670c344 ef6e97ba7fa99b7a f20dd5cbbb376baf f64c6fad9c3c8b57 f76db40040513a9e
 f77fd8df7a3b40c8 f99e9002d6d54dbe f9d0d9b18ae9033a
 """
-_SLURS = frozenset(_SLUR_HASHES.split())
+_SLURS = frozenset(int(digits, 16) for digits in _SLUR_HASHES.split())
 _WORD = re.compile(r"[^\W_]+")
-_MULTIPLIERS = np.random.default_rng(0x5EED).integers(
-    1, 2**63, size=BANDS * ROWS, dtype=np.uint64
-) | np.uint64(1)
-_OFFSETS = np.random.default_rng(0xC0DE).integers(0, 2**63, size=BANDS * ROWS, dtype=np.uint64)
+_GENERATOR = np.random.default_rng(0x5EED)
+_MULTIPLIERS = _GENERATOR.integers(0, 2**64, size=BANDS * ROWS, dtype=np.uint64) | np.uint64(1)
+_OFFSETS = _GENERATOR.integers(0, 2**64, size=BANDS * ROWS, dtype=np.uint64)
+_BAND_MULTIPLIERS = _GENERATOR.integers(0, 2**64, size=(BANDS, ROWS), dtype=np.uint64)
 
 
 def contains_slur(text: str) -> bool:
     """Whether a word of the text, in any case, is on the list."""
-    return any(_is_slur(word) for word in set(_WORD.findall(text.lower())))
+    return not _SLURS.isdisjoint(_word_hashes(text).tolist())
 
 
 def is_one_sided(document: Document) -> bool:
@@ -75,14 +75,13 @@ def is_one_sided(document: Document) -> bool:
 class Deduplicator:
     """Tells new documents from copies of earlier ones, one at a time and in order.
 
-    Holds a digest per document and a signature per kept one (about 2 kB); the kept documents
-    themselves must stay alive with the caller.
+    Holds about 3 kB for each kept document, besides the document itself.
     """
 
     def __init__(self) -> None:
         self._digests: set[bytes] = set()
         self._kept: list[Document] = []
-        self._buckets: dict[tuple[int, bytes], list[int]] = defaultdict(list)
+        self._buckets: dict[int, list[int]] = defaultdict(list)
         self._shingles = functools.lru_cache(maxsize=1024)(
             lambda index: shingles(self._kept[index].as_text())
         )
@@ -95,7 +94,7 @@ class Deduplicator:
             return "exact"
         self._digests.add(digest)
         own = shingles(text)
-        keys = [(band, row.tobytes()) for band, row in enumerate(signature(own))]
+        keys = (signature(own) * _BAND_MULTIPLIERS).sum(axis=1, dtype=np.uint64).tolist()
         candidates = sorted({index for key in keys for index in self._buckets.get(key, ())})
         if any(jaccard(own, self._shingles(index)) >= SIMILAR for index in candidates):
             return "near"
@@ -116,8 +115,7 @@ def shingles(text: str) -> np.ndarray:
 
     Case and punctuation do not count. A text of fewer words is one shingle.
     """
-    words = _WORD.findall(text.lower()) or [text]
-    hashes = np.fromiter(map(_hash_word, words), dtype=np.uint64, count=len(words))
+    hashes = _word_hashes(text)
     span = min(SHINGLE, len(hashes))
     mixed = np.zeros(len(hashes) - span + 1, dtype=np.uint64)
     for position in range(span):  # a polynomial in an odd base, modulo 2**64
@@ -141,11 +139,22 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
     return common / (len(first) + len(second) - common)
 
 
-@functools.lru_cache(maxsize=2**20)
-def _hash_word(word: str) -> int:
-    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "little")
+class _WordHashes(dict[str, int]):
+    """First 8 bytes of the SHA-256 of a word, computed once."""
+
+    def __missing__(self, word: str) -> int:
+        if len(self) >= 2**20:
+            self.clear()
+        digest = hashlib.sha256(word.encode()).digest()
+        value = self[word] = int.from_bytes(digest[:8], "big")
+        return value
 
 
-@functools.lru_cache(maxsize=2**18)
-def _is_slur(word: str) -> bool:
-    return hashlib.sha256(word.encode()).hexdigest()[:16] in _SLURS
+_HASHES = _WordHashes()
+
+
+@functools.lru_cache(maxsize=1)  # the slur filter and the shingles ask for the same text in a row
+def _word_hashes(text: str) -> np.ndarray:
+    """(W,) uint64, one a word; case and punctuation do not count. Without words: of the text."""
+    words = _WORD.findall(text.lower()) or [text]
+    return np.fromiter(map(_HASHES.__getitem__, words), dtype=np.uint64, count=len(words))

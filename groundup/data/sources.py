@@ -13,13 +13,13 @@ import itertools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, cast
 
 from groundup.config import UserError, did_you_mean
 from groundup.data.config import SourceConfig
 from groundup.data.corpora import CORPORA, read_corpus
 from groundup.data.documents import Document
-from groundup.text.chat import Message
+from groundup.text.chat import ROLES, Message
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
 TEXT_DOCUMENT = 4096  # characters a document cut from a .txt file holds at most
@@ -208,7 +208,6 @@ def _document(row: Mapping[str, Any], label: str, config: SourceConfig, where: s
 
 
 def _messages(value: Any, column: str, where: str) -> tuple[Message, ...]:
-    roles = get_args(get_type_hints(Message)["role"])
     if not isinstance(value, list):
         raise UserError(
             f"Column '{column}' of {where} should be a list of messages, but is {_kind(value)}."
@@ -221,11 +220,11 @@ def _messages(value: Any, column: str, where: str) -> tuple[Message, ...]:
                 f'{place} should be {{"role": …, "content": text}}, not {message!r:.60}.'
             )
         role = message.get("role")
-        if role not in roles:
-            hint = did_you_mean(str(role), roles)
+        if role not in ROLES:
+            hint = did_you_mean(str(role), ROLES)
             raise UserError(f"{place} has the unknown role {role!r}.{hint}")
         _refuse_surrogates(message["content"], place)
-        messages.append({"role": role, "content": message["content"]})
+        messages.append(cast(Message, {"role": role, "content": message["content"]}))
     return tuple(messages)
 
 

@@ -21,6 +21,7 @@ from groundup.data.clean import (
     signature,
 )
 from groundup.data.documents import Document
+from groundup.text.chat import Message
 
 
 def text_document(text: str) -> Document:
@@ -34,8 +35,7 @@ def random_words(generator: random.Random, count: int) -> list[str]:
 @pytest.fixture
 def a_slur(monkeypatch: pytest.MonkeyPatch) -> str:
     digest = hashlib.sha256(b"grobble").hexdigest()[:16]
-    clean._is_slur.cache_clear()
-    monkeypatch.setattr(clean, "_SLURS", frozenset([digest]))
+    monkeypatch.setattr(clean, "_SLURS", frozenset([int(digest, 16)]))
     return "grobble"
 
 
@@ -48,7 +48,6 @@ def test_slurs_are_whole_words_in_any_case(a_slur):
 
 def test_the_slur_list_is_hashes_and_spares_ordinary_words():
     assert len(clean._SLURS) > 100
-    assert all(len(word) == 16 and int(word, 16) >= 0 for word in clean._SLURS)
     innocent = (
         "gypsy queer spade black white jew muslim gay lesbian negro slave hell damn niggardly"
     )
@@ -56,8 +55,9 @@ def test_the_slur_list_is_hashes_and_spares_ordinary_words():
 
 
 def test_one_sided_conversations():
-    user, reply = {"role": "user", "content": "hello?"}, {"role": "assistant", "content": "hi"}
-    silent = {"role": "assistant", "content": "  "}
+    user: Message = {"role": "user", "content": "hello?"}
+    reply: Message = {"role": "assistant", "content": "hi"}
+    silent: Message = {"role": "assistant", "content": "  "}
     assert is_one_sided(Document("test", "1", messages=(user,)))
     assert is_one_sided(Document("test", "1", messages=(user, silent)))
     assert not is_one_sided(Document("test", "1", messages=(user, reply)))

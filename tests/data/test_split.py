@@ -69,9 +69,7 @@ def test_nothing_is_held_out_of_one_document_or_at_fraction_zero():
 
 
 def test_prepare_cleans_all_sources_and_counts(tmp_path, monkeypatch):
-    clean._is_slur.cache_clear()
-    digest = clean.hashlib.sha256(b"grobble").hexdigest()[:16]
-    monkeypatch.setattr(clean, "_SLURS", frozenset([digest]))
+    monkeypatch.setattr(clean, "_SLURS", frozenset([clean._HASHES["grobble"]]))
     plain, talk = texts(50, seed=1), texts(30, seed=2)
     near = plain[7].replace(" ", ", ")
     chats = [
