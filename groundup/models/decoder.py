@@ -95,6 +95,8 @@ class Decoder(nn.Module):
     def initialize(self) -> None:
         """Draw all weights anew from torch's generator; see the table in `groundup.nn.init`."""
         initialize(self, self.config.init_std, self.config.num_layers)
+        if self.head_bias is not None:
+            nn.init.zeros_(self.head_bias)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of this model's shape, on its device and in its dtype."""

@@ -179,10 +179,9 @@ def from_depth(
     | feed-forward    | 8/3 · width, up to a multiple of 64 | equal weights; arXiv:2302.13971     |
     | context         | 128 · depth to a power of two, 256..2048 | ours                           |
     | tokens          | 12 · N, the weights that multiply | nanochat's optimum of 8 to 12         |
-    | batch in tokens | 2^14 · (tokens / 5 M)^0.383, to a power of two | exponent: arXiv:2505.13738 |
-    | learning rates  | ∝ √batch; AdamW's also ∝ 1/√width | arXiv:2205.10287; arXiv:2203.03466    |
-
-    Muon's rate does not depend on the width: its update has the same size at every width.
+    | batch in tokens | 2^14 · (tokens / 5 M)^0.383        | exponent of arXiv:2505.13738          |
+    | AdamW's rates   | ∝ √batch / √width                 | arXiv:2205.10287; nanochat            |
+    | Muon's rate     | 0.02: its update has one size at every width | Jordan et al. 2024 (Muon)  |
     """
     require(depth >= 1, f"size should be at least 1, but is {depth}.")
     width = 64 * depth
@@ -196,15 +195,14 @@ def from_depth(
     )
     tokens = tokens or 12 * num_matmul_weights(model)
     tokens_per_step = _power_of_two(2**14 * (tokens / 5e6) ** 0.383)
-    batch_factor = math.sqrt(tokens_per_step / 2**16)
-    width_factor = math.sqrt(384 / width)
+    adamw_factor = math.sqrt(tokens_per_step / 2**16 * 384 / width)
     return Dial(
         model=model,
         tokens=tokens,
         rows_per_step=max(1, round(tokens_per_step / model.context_length)),
-        muon_learning_rate=0.04 * batch_factor,
-        learning_rate=6e-3 * batch_factor * width_factor,
-        embedding_learning_rate=1.2e-2 * batch_factor * width_factor,
+        muon_learning_rate=0.02,
+        learning_rate=6e-3 * adamw_factor,
+        embedding_learning_rate=1.2e-2 * adamw_factor,
     )
 
 

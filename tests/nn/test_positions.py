@@ -1,0 +1,96 @@
+"""Rotary positions: distance is all that counts, fp32 tables survive every move."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from groundup.nn.positions import (
+    RotaryPositions,
+    document_positions,
+    half_to_interleaved,
+    interleaved_to_half,
+    rotate,
+)
+
+
+def _at(rotary: RotaryPositions, x: torch.Tensor, position: int) -> torch.Tensor:
+    return rotate(x, rotary(position, 1))
+
+
+@settings(deadline=None, max_examples=25, derandomize=True)
+@given(
+    first=st.integers(0, 150), second=st.integers(0, 150), shift=st.integers(0, 349),
+    half=st.integers(1, 17), seed=st.integers(0, 99),
+)  # fmt: skip
+def test_the_product_depends_on_the_distance_alone(first, second, shift, half, seed):
+    generator = torch.Generator().manual_seed(seed)
+    query, key = torch.randn(2, 1, 1, 1, 2 * half, generator=generator)
+    rotary = RotaryPositions(2 * half, 500)
+    here = (_at(rotary, query, first) * _at(rotary, key, second)).sum()
+    there = (_at(rotary, query, first + shift) * _at(rotary, key, second + shift)).sum()
+    torch.testing.assert_close(here, there, atol=2e-4, rtol=1e-4)
+
+
+def test_rotation_keeps_lengths_and_position_zero():
+    x = torch.randn(2, 7, 3, 10)
+    y = rotate(x, RotaryPositions(10, 7)(0, 7))
+    torch.testing.assert_close(y.norm(dim=-1), x.norm(dim=-1))
+    assert torch.equal(y[:, 0], x[:, 0])
+
+
+def test_an_offset_continues_where_the_cache_ends():
+    rotary, x = RotaryPositions(6, 31), torch.randn(1, 31, 2, 6)
+    whole = rotate(x, rotary(0, 31))
+    tail = rotate(x[:, 19:], rotary(19, 12))
+    assert torch.equal(whole[:, 19:], tail)
+
+
+def test_tables_stay_fp32_and_survive_the_meta_device():
+    reference = RotaryPositions(6, 31)
+    cast = RotaryPositions(6, 31).to(torch.bfloat16)
+    assert cast.cos.dtype == torch.float32
+    with torch.device("meta"):
+        late = RotaryPositions(6, 31)
+    late.to_empty(device="cpu")
+    for module in (cast, late):
+        assert torch.equal(module.cos, reference.cos)
+        assert torch.equal(module.sin, reference.sin)
+    assert not reference.state_dict()
+
+
+def test_output_keeps_the_input_dtype():
+    x = torch.randn(1, 4, 2, 6).bfloat16()
+    assert rotate(x, RotaryPositions(6, 4)(0, 4)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("shape", [(3 * 10, 7), (3 * 10,)])
+def test_permuted_weights_turn_neighbours_as_complex_numbers(shape):
+    """A projection stored for neighbour pairs, once permuted, gives the same scores."""
+    weight = torch.randn(shape)
+    half = interleaved_to_half(weight, num_heads=3)
+    assert torch.equal(half_to_interleaved(half, num_heads=3), weight)
+    if len(shape) == 1:
+        return
+    x, rotary = torch.randn(1, 5, 7), RotaryPositions(10, 5)
+
+    def ours(projection):
+        return rotate((x @ projection.T).unflatten(-1, (3, 10)), rotary(0, 5))
+
+    def neighbours(projection):
+        pairs = torch.view_as_complex((x @ projection.T).unflatten(-1, (3, 5, 2)))
+        turns = torch.complex(*rotary(0, 5))
+        return torch.view_as_real(pairs * turns).flatten(-2)
+
+    key = torch.randn(30, 7)
+    expected = torch.einsum("bthe,bshe->bhts", neighbours(weight), neighbours(key))
+    actual = torch.einsum("bthe,bshe->bhts", ours(half), ours(interleaved_to_half(key, 3)))
+    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_document_positions_restart():
+    documents = torch.tensor([[4, 4, 4, 9, 9, 2], [0, 1, 1, 1, 1, 1]])
+    expected = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])
+    assert torch.equal(document_positions(documents), expected)
