@@ -99,7 +99,8 @@ def detect(config: DeviceConfig | None = None, local_rank: int = 0) -> Policy:
 
     config = config or DeviceConfig()
     device = _pick_device(config.device, local_rank)
-    threads = config.threads or available_cores()
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    threads = config.threads or max(1, available_cores() // processes)
     torch.set_num_threads(threads)
     kind = device.split(":")[0]
     if kind == "cpu":
@@ -138,7 +139,7 @@ def available_cores() -> int:
 
 
 def cpu_name() -> str:
-    """Model name of the processor, with its family/model numbers (virtual machines hide the name)."""
+    """Model name of the processor, with its model number, since virtual machines hide the name."""
     fields: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():

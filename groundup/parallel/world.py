@@ -60,7 +60,7 @@ def local_rank() -> int:
 
 @contextmanager
 def join_world(device: str) -> Iterator[World]:
-    """Join the process group that torchrun describes in the environment, and leave it at the end."""
+    """Join the process group that torchrun describes in the environment; leave it at the end."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         yield World()

@@ -12,6 +12,7 @@ import io
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr
 from pathlib import Path
@@ -105,7 +106,9 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         for name, entry in metadata.items()
         if isinstance(entry, TensorStorageMetadata)
     }
-    dcp.load(tensors, checkpoint_id=path, no_dist=True)
+    with warnings.catch_warnings():  # torch tells every lone process that it is alone
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        dcp.load(tensors, checkpoint_id=path, no_dist=True)
     return tensors, facts
 
 

@@ -14,7 +14,7 @@ class TrainConfig:
     micro_rows: int = 0
     """Rows computed at once; 0 picks the largest that keeps a micro-batch under 8192 tokens."""
     activation_checkpointing: bool = False
-    """Recompute each block in backward: memory of one block instead of all, for a third more time."""
+    """Compute each block again in backward: the memory of one block for a third more time."""
     log_every: int = 10
     evaluate_every: int = 0
     """Steps between held-out evaluations; 0 makes ten of them over the run."""

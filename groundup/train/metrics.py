@@ -6,7 +6,7 @@ import time
 
 
 class Meter:
-    """Measures the time of training steps alone: evaluations, samples and saving are not counted."""
+    """Measures the time of training steps alone, without evaluations, samples and saving."""
 
     def __init__(self, flops_per_token: float, roof_gflops: float) -> None:
         self.flops_per_token = flops_per_token

@@ -7,11 +7,14 @@ whole optimizer step, over all micro-batches and processes.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.data.batch import IGNORE
+from groundup.data.batch import IGNORE, Batch
 
 
 class NextTokenLoss(nn.Module):
@@ -39,13 +42,18 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def estimate_loss(loss: nn.Module, batches: list) -> float:
-    """Mean loss per target over held-out batches, in eval mode; the train mode is restored."""
+def estimate_loss(loss: nn.Module, batches: Iterable[Batch]) -> float:
+    """Mean loss per target over held-out batches, in eval mode; the train mode is restored.
+
+    NaN when there is no target at all.
+    """
     was_training = loss.training
     loss.eval()
+    total, count = 0.0, 0
     try:
-        total = sum(loss(b.inputs, b.targets, b.documents).item() for b in batches)
-        count = sum(b.num_targets for b in batches)
+        for batch in batches:
+            total += loss(batch.inputs, batch.targets, batch.documents).item()
+            count += batch.num_targets
     finally:
         loss.train(was_training)
-    return total / count if count else float("nan")
+    return total / count if count else math.nan

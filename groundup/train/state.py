@@ -17,15 +17,15 @@ def state_tensors(
     scaler: torch.amp.GradScaler,
     world: World,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights, optimizer moments and this process's generator states; and the scalars beside them."""
+    """Weights, optimizer moments and this process's generators; and the scalars beside them."""
     tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in model.state_dict().items()}
     scalars: dict[str, float] = {}
-    for index, entries in optimizer.state_dict()["state"].items():
+    for name, entries in optimizer.state_dict()["state"].items():
         for key, value in entries.items():
             if isinstance(value, Tensor):
-                tensors[f"optimizer.{index}.{key}"] = value
+                tensors[f"optimizer.{name}.{key}"] = value
             else:
-                scalars[f"{index}.{key}"] = value
+                scalars[f"{name}.{key}"] = value
     tensors[f"rng.cpu.{world.rank}"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors[f"rng.cuda.{world.rank}"] = torch.cuda.get_rng_state()
@@ -49,14 +49,14 @@ def restore_state(
             "The checkpoint does not fit the model of this recipe; use another --run folder or "
             f"restore the recipe it was made with. ({str(error).splitlines()[-1].strip()})"
         ) from None
-    current = optimizer.state_dict()
-    entries: dict[Any, dict[str, Any]] = {}
-    by_name = {str(index): index for group in current["param_groups"] for index in group["params"]}
-    flat = {k.removeprefix("optimizer."): v for k, v in tensors.items() if k.startswith("optimizer.")}
+    entries: dict[str, dict[str, Any]] = {}
+    prefix = "optimizer."
+    flat = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     for name, value in {**flat, **facts["optimizer"]}.items():
-        index, _, key = name.rpartition(".")
-        entries.setdefault(by_name[index], {})[key] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": current["param_groups"]})
+        parameter, _, key = name.rpartition(".")
+        entries.setdefault(parameter, {})[key] = value
+    settings = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": entries, "param_groups": settings})
     scaler.load_state_dict(facts["scaler"])
     # A world that has grown has no saved generator for its new processes; they keep their seeds.
     if f"rng.cpu.{world.rank}" in tensors:

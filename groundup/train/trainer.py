@@ -57,8 +57,8 @@ class Progress:
 class Trainer:
     """Runs `total_steps` optimizer steps of `model` on the batches of `loader`.
 
-    Collective: every process of `world` builds one and calls the same methods. `schedule(step)` is
-    the factor on each parameter group's initial learning rate.
+    Collective: every process of `world` builds one and calls the same methods.
+    `schedule(step, total_steps)` is the factor on each parameter group's initial learning rate.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Trainer:
         stage: str,
         model: Decoder,
         optimizer: torch.optim.Optimizer,
-        schedule: Callable[[int], float],
+        schedule: Callable[[int, int], float],
         loader: Loader,
         total_steps: int,
         clip_norm: float,
@@ -87,9 +87,7 @@ class Trainer:
         self.world, self.hooks = world or World(), hooks or Hooks()
         self.progress = Progress()
         self.meter = Meter(model.flops_per_token(loader.length), roof_gflops)
-        self.scaler = torch.amp.GradScaler(
-            policy.torch_device.type, enabled=policy.grad_scaler
-        )
+        self.scaler = torch.amp.GradScaler(policy.torch_device.type, enabled=policy.grad_scaler)
         model.checkpointing = config.activation_checkpointing
         loss: nn.Module = NextTokenLoss(model)
         if policy.compile:
@@ -164,13 +162,17 @@ class Trainer:
         self.progress = Progress(**facts["progress"])
 
     def measure_step(self, steps: int = 4) -> float:
-        """Seconds per optimizer step, measured on real batches. Changes the weights: undo it."""
-        self.train_step()
-        self.train_step()
+        """Seconds per optimizer step, measured on the first real batches; leaves no trace."""
+        tensors, facts = state_tensors(self.model, self.optimizer, self.scaler, self.world)
+        before = {name: tensor.clone() for name, tensor in tensors.items()}
+        self.model.train()
+        for _ in range(2):  # compile and fill caches
+            self.train_step()
         start = time.perf_counter()
         for _ in range(steps):
             self.train_step()
         seconds = (time.perf_counter() - start) / steps
+        restore_state(self.model, self.optimizer, self.scaler, self.world, before, facts)
         self.progress = Progress()
         return self.world.sum([seconds])[0] / self.world.size
 
@@ -179,7 +181,7 @@ class Trainer:
         return self.loader.rows_per_step * self.loader.length
 
     def _set_learning_rate(self) -> float:
-        factor = self.schedule(self.progress.step)
+        factor = self.schedule(self.progress.step, self.total_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["initial_lr"] * factor
         return self.optimizer.param_groups[0]["lr"]
@@ -191,7 +193,10 @@ class Trainer:
     def _micro_batches(self, batch: Batch) -> Iterator[tuple[Batch, bool]]:
         for start in range(0, self.rows_per_process, self.micro_rows):
             stop = start + self.micro_rows
-            yield batch.rows(start, stop).to(self.policy.torch_device), stop >= self.rows_per_process
+            yield (
+                batch.rows(start, stop).to(self.policy.torch_device),
+                stop >= self.rows_per_process,
+            )
 
     def _count(self, finite: bool, batch: Batch) -> None:
         self.progress.step += 1

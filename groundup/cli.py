@@ -1,0 +1,257 @@
+"""The command line: each verb parses its arguments and calls the library. No logic lives here.
+
+Verbs import what they need when they are called, so that `groundup --help` answers at once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from groundup import __version__
+from groundup.config import UserError, did_you_mean
+from groundup.infer.config import SamplingConfig
+
+HELP = """groundup: language models from the ground up.
+
+  groundup speedrun RECIPE [--run DIR] [--section.key VALUE ...]   raw text to a chat model
+  groundup chat MODEL [--prompt TEXT]                              talk to it
+  groundup generate MODEL --prompt TEXT [--max-tokens N]           let it write
+  groundup score MODEL --text FILE                                 how well it predicts a text
+  groundup inspect MODEL                                           its parts, sizes and costs
+  groundup view MODEL --messages FILE                              what a chat trains on, coloured
+  groundup doctor                                                  what this machine can do
+
+MODEL is a model folder, a run folder such as runs/demo, or the name of a pulled model.
+Examples:
+  groundup speedrun recipes/demo.toml --run runs/first --pretrain.minutes 2
+  groundup chat runs/demo --prompt "Hi! How are you?"
+`groundup VERB --help` lists a verb's options."""
+
+
+Arguments = TypeVar("Arguments")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    model: str
+    prompt: str | None = None
+    """Answer this once and leave."""
+    system: str = ""
+    """What the model is told before the first turn."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Generate:
+    model: str
+    prompt: str = ""
+    """The text to continue; empty starts a document."""
+    greedy: bool = False
+    """Always take the most likely token."""
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    model: str
+    text: str = ""
+    """A UTF-8 text file, scored as one document."""
+    length: int = 0
+    """Tokens per window; 0 is the model's context length."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspect:
+    model: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class View:
+    model: str
+    messages: str = ""
+    """A JSON file: a list of {"role", "content"}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doctor:
+    json: bool = False
+    """Print JSON instead of a table."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one verb. A mistake of the user's prints one sentence to stderr and exits with 2."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(HELP)
+        return
+    if words[0] == "--version":
+        print(f"groundup {__version__}")
+        return
+    try:
+        verb = VERBS.get(words[0])
+        if verb is None:
+            hint = did_you_mean(words[0], VERBS)
+            raise UserError(f"There is no verb '{words[0]}'.{hint} See groundup --help.")
+        verb(words[1:])
+    except UserError as error:
+        _leave(str(error))
+    except BrokenPipeError:
+        sys.stderr.close()  # the reader of a pipe has had enough
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        _leave(f"{error.strerror or error}{where}. What was saved before is intact.")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def speedrun(words: list[str]) -> None:
+    """raw text to a chat model, stage by stage; run it again to continue"""
+    from groundup.pipeline.recipe import find_recipe, load_recipe, override, run_config_type
+    from groundup.pipeline.run import speedrun as run
+    from groundup.train.signals import Stopped
+
+    run_folder, words = _take_option(words, "--run")
+    if not words or words[0].startswith("-"):
+        if words and words[0] in ("-h", "--help"):
+            print("usage: groundup speedrun RECIPE [--run DIR] [--section.key VALUE ...]\n")
+            override(run_config_type()(), words)
+        raise UserError("Name a recipe, such as: groundup speedrun recipes/demo.toml")
+    config = load_recipe(find_recipe(words[0]), words[1:])
+    try:
+        run(config, Path(run_folder or Path("runs") / config.name))
+    except Stopped as stopped:
+        print(f"{stopped} Run the same command again to continue.", file=sys.stderr)
+        sys.exit(130 if "SIGINT" in str(stopped) else 143)
+
+
+def chat(words: list[str]) -> None:
+    """talk to a model in the terminal"""
+    options = _parse(Chat, words, "chat")
+    from groundup.serve.terminal import chat as run
+
+    model, tokenizer, _ = _load(options.model)
+    name = Path(options.model).name
+    run(model, tokenizer, options.sampling, prompt=options.prompt, system=options.system, name=name)
+
+
+def generate(words: list[str]) -> None:
+    """let a model continue a text"""
+    options = _parse(Generate, words, "generate")
+    from groundup.infer.generate import generate as stream
+
+    sampling = options.sampling
+    if options.greedy:
+        sampling = dataclasses.replace(sampling, temperature=0.0)
+    model, tokenizer, _ = _load(options.model)
+    ids = [tokenizer.special["<|bos|>"], *tokenizer.encode(options.prompt)]
+    print(options.prompt, end="", flush=True)
+    for piece in stream(model, tokenizer, ids, sampling):
+        print(piece.text, end="", flush=True)
+    print()
+
+
+def score(words: list[str]) -> None:
+    """how well a model predicts a text, as JSON"""
+    options = _parse(Score, words, "score")
+    if not options.text:
+        raise UserError("Name the text to score: groundup score MODEL --text FILE")
+    from groundup.device import detect
+    from groundup.eval.bpb import score_text_file
+
+    policy = detect()
+    model, tokenizer, _ = _load(options.model, policy.device)
+    result = score_text_file(model, tokenizer, options.text, policy, options.length)
+    print(json.dumps(result.as_dict()))
+
+
+def inspect(words: list[str]) -> None:
+    """the parts of a model, their sizes and costs"""
+    options = _parse(Inspect, words, "inspect")
+    from groundup.models.summary import table
+
+    model, _, _ = _load(options.model)
+    print(table(model))
+
+
+def view(words: list[str]) -> None:
+    """what fine-tuning would learn from a chat, coloured"""
+    options = _parse(View, words, "view")
+    if not options.messages:
+        raise UserError("Name the chat: groundup view MODEL --messages FILE.json")
+    from groundup.models.folder import resolve_model
+    from groundup.text.chat import colour_view, render
+    from groundup.text.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(resolve_model(options.model))
+    try:
+        messages = json.loads(Path(options.messages).read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{options.messages} is not valid JSON: {error}.") from None
+    print(colour_view(tokenizer, render(tokenizer, messages)))
+
+
+def doctor(words: list[str]) -> None:
+    """what this machine can do, detected and measured"""
+    options = _parse(Doctor, words, "doctor")
+    from rich.console import Console
+
+    from groundup.inspect.doctor import as_json, as_table, diagnose
+
+    found = diagnose()
+    if options.json:
+        print(as_json(found))
+    else:
+        Console().print(as_table(found))
+
+
+VERBS: dict[str, Callable[[list[str]], None]] = {
+    verb.__name__: verb for verb in (speedrun, chat, generate, score, inspect, view, doctor)
+}
+
+
+def _parse(cls: type[Arguments], words: list[str], verb: str) -> Arguments:
+    import tyro
+
+    return tyro.cli(
+        cls,
+        args=words,
+        prog=f"groundup {verb}",
+        description=(VERBS[verb].__doc__ or "").capitalize() + ".",
+        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes),
+    )
+
+
+def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Remove `name VALUE` or `name=VALUE` from the words."""
+    rest: list[str] = []
+    value: str | None = None
+    pending = iter(words)
+    for word in pending:
+        if word == name:
+            value = next(pending, None)
+            if value is None:
+                raise UserError(f"{name} needs a value.")
+        elif word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return value, rest
+
+
+def _load(name: str, device: str = "cpu") -> Any:
+    from groundup.models.folder import load_model, resolve_model
+
+    return load_model(resolve_model(name), device)
+
+
+def _leave(message: str) -> None:
+    print(f"groundup: {message}", file=sys.stderr)
+    sys.exit(2)

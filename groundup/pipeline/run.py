@@ -1,0 +1,131 @@
+"""A run: its folder, its configuration, and what all its stages share."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from groundup.config import UserError, from_dict, to_toml
+from groundup.data.shards import Shards
+from groundup.device import Policy, cpu_name, detect, roof_gflops, seed_everything
+from groundup.files import atomic_write, read_json, write_json
+from groundup.parallel.world import World, join_world, local_rank
+from groundup.pipeline.console import Console
+from groundup.pipeline.recipe import RunConfig
+from groundup.pipeline.stage import all_stages, walk
+from groundup.pipeline.store import read_index
+from groundup.text.tokenizer import Tokenizer, load_tokenizer
+from groundup.train.log import Fanout, JsonLog, Sink, TensorBoardSink
+
+
+class Run:
+    """The folder `runs/NAME` and everything a stage needs to work in it."""
+
+    def __init__(
+        self, folder: Path, config: RunConfig, policy: Policy, world: World, console: Console
+    ) -> None:
+        self.folder, self.config, self.policy = folder, config, policy
+        self.world, self.console = world, console
+        self.log = JsonLog(folder / "log.jsonl")
+
+    def work_folder(self, stage: str) -> Path:
+        """Where a stage keeps its checkpoints while it is at work."""
+        return self.folder / "checkpoints" / stage
+
+    def write_json(self, name: str, data: Any) -> None:
+        """Write a JSON file below the run folder, once for all processes."""
+        if self.world.is_main:
+            write_json(self.folder / name, data)
+        self.world.barrier()
+
+    @cached_property
+    def sink(self) -> Sink:
+        sinks: list[Sink] = [self.log, self.console]
+        if self.config.tensorboard:
+            sinks.append(TensorBoardSink(self.folder / "tensorboard"))
+        return Fanout(*sinks)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        return load_tokenizer(self.folder / "tokenizer")
+
+    def shards(self, split: str) -> list[Shards]:
+        """The token shards of every source that has this split ("train" or "heldout")."""
+        return [
+            Shards(self.folder / "shards" / f"{source['key']}-{split}", self.tokenizer.fingerprint)
+            for source in read_index(self.folder)
+            if split == "train" or source["heldout"]
+        ]
+
+    @cached_property
+    def machine(self) -> dict[str, Any]:
+        """The processor and its measured limit, for MFU and for the report."""
+        return {
+            "cpu": cpu_name(),
+            "cores": self.policy.threads,
+            "policy": self.policy.describe(),
+            "roof_gflops": round(roof_gflops(self.policy), 1),
+            "processes": self.world.size,
+        }
+
+
+def speedrun(config: RunConfig, folder: Path) -> Path:
+    """Bring the run in `folder` up to date with `config`, stage by stage; returns the folder."""
+    started = time.perf_counter()
+    with open_run(config, folder) as run:
+        seed_everything(config.seed)
+        walk(run, all_stages())
+        run.console.done(folder, time.perf_counter() - started)
+    return folder
+
+
+@contextmanager
+def open_run(config: RunConfig, folder: Path) -> Iterator[Run]:
+    """Open (or create) a run folder under `config`, in as many processes as torchrun started."""
+    policy = detect(config.device, local_rank())
+    with join_world(policy.device) as world:
+        if world.is_main:
+            _create(folder, config)
+        world.barrier()
+        policy = _settled_policy(folder, policy, config, world)
+        with Console(quiet=not world.is_main) as console:
+            console.headline(config.name, policy.describe(), folder)
+            yield Run(folder, config, policy, world, console)
+
+
+def _create(folder: Path, config: RunConfig) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with atomic_write(folder / "config.toml") as file:
+            file.write(to_toml(config))
+    except OSError as error:
+        raise UserError(
+            f"Cannot write into the run folder {folder} ({error.strerror}); choose another with "
+            "--run FOLDER."
+        ) from None
+
+
+def _settled_policy(folder: Path, policy: Policy, config: RunConfig, world: World) -> Policy:
+    """The policy this run began with on this machine, so that a resumed run computes the same.
+
+    Measuring again could tip a close decision between fp32 and bf16 the other way, as it could on
+    another process of the same run.
+    """
+    path = folder / "device.json"
+    record = {
+        "machine": cpu_name(),
+        "asked": dataclasses.asdict(config.device),
+        "processes": world.size,
+    }
+    if world.is_main:
+        saved = read_json(path) if path.exists() else {}
+        if {key: saved.get(key) for key in record} != record:
+            write_json(path, {**record, "policy": dataclasses.asdict(policy)})
+    world.barrier()
+    settled = from_dict(Policy, read_json(path)["policy"])
+    return dataclasses.replace(settled, device=policy.device)

@@ -1,0 +1,85 @@
+"""From a recipe to the model's shape and its learning rates: the dial, and what overrides it."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import TYPE_CHECKING
+
+from groundup.config import UserError
+from groundup.models.presets import Dial, from_depth, gpt2, llama, qwen3
+from groundup.optim.config import OptimizerConfig
+
+if TYPE_CHECKING:
+    from groundup.models.config import DecoderConfig
+    from groundup.pipeline.recipe import ModelSection, RunConfig
+    from groundup.pipeline.training import TrainingSection
+
+
+def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
+    """The decoder of a recipe: what `size` gives, with the model section's values over it."""
+    dial, section = _dial(config, vocab_size).model, config.model
+    width = section.width or dial.width
+    heads = section.num_heads or _heads(width)
+    shape = {
+        "vocab_size": vocab_size,
+        "width": width,
+        "num_layers": section.num_layers or dial.num_layers,
+        "num_heads": heads,
+        "context_length": dial.context_length,
+    }
+    if section.family == "gpt2":
+        _refuse(section, "num_kv_heads", "head_width", "feed_forward_width", "tie_embeddings")
+        return gpt2(**shape, dropout=section.dropout)
+    _refuse(section, "dropout")
+    family = {"qwen3": qwen3, "llama": llama}[section.family]
+    options = {
+        "num_kv_heads": section.num_kv_heads or None,
+        "head_width": section.head_width or None,
+        "feed_forward_width": section.feed_forward_width or None,
+    }
+    if section.tie_embeddings is not None:
+        options["tie_embeddings"] = section.tie_embeddings
+    if heads == dial.attention.num_heads and not section.num_kv_heads:
+        options["num_kv_heads"] = dial.attention.num_kv_heads
+    return family(**shape, **options)
+
+
+def rows_per_step(config: RunConfig, section: TrainingSection, model: DecoderConfig) -> int:
+    """Rows of one optimizer step: the section's, else the dial's."""
+    return section.rows_per_step or _dial(config, model.vocab_size).rows_per_step
+
+
+def settled_optimizer(
+    config: RunConfig, section: TrainingSection, model: DecoderConfig
+) -> OptimizerConfig:
+    """The section's optimizer with the dial's learning rates times `rate_scale`.
+
+    AdamW's rates grow with the square root of the batch (arXiv:2205.10287), so a batch other than
+    the dial's moves them. With `rate_scale` 0 the section's own rates stand.
+    """
+    if section.rate_scale == 0:
+        return section.optimizer
+    dial = _dial(config, model.vocab_size)
+    batch = math.sqrt(rows_per_step(config, section, model) / dial.rows_per_step)
+    return dataclasses.replace(
+        section.optimizer,
+        learning_rate=dial.learning_rate * batch * section.rate_scale,
+        embedding_learning_rate=dial.embedding_learning_rate * batch * section.rate_scale,
+        muon_learning_rate=dial.muon_learning_rate * section.rate_scale,
+    )
+
+
+def _dial(config: RunConfig, vocab_size: int) -> Dial:
+    return from_depth(config.size, vocab_size, config.model.context_length or None)
+
+
+def _heads(width: int) -> int:
+    """Heads of 64 where the width divides so, else one."""
+    return width // 64 if width % 64 == 0 else 1
+
+
+def _refuse(section: ModelSection, *names: str) -> None:
+    for name in names:
+        if getattr(section, name):
+            raise UserError(f"model.{name} has no effect on the {section.family} family; leave it.")

@@ -1,0 +1,127 @@
+"""What a stage is, and how a run walks through its stages: skip, resume or do.
+
+A stage is one file in `pipeline/stages/` that defines `STAGE`. It names the stage it follows, the
+type of its section in the recipe and a function that does the work; nothing else needs to know of
+it. A finished stage leaves `stages/NAME.json` with the fingerprint of all that it depended on, and
+is skipped while that stays the same.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import pkgutil
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from groundup.config import UserError, to_dict
+from groundup.files import read_json, sha256_bytes, write_json
+
+if TYPE_CHECKING:
+    from groundup.pipeline.run import Run
+
+logger = logging.getLogger("groundup")
+Results = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One step of the way from raw text to a chat."""
+
+    name: str
+    after: str | None
+    """The stage whose artifact this one needs; None for the first."""
+    title: str
+    """What the console says it is doing."""
+    section: type
+    """Dataclass of the recipe's section of the same name."""
+    reads: tuple[str, ...] = ()
+    """Other parts of the recipe that change this stage's outcome, such as "model"."""
+    work: Callable[[Run, Any], Results]
+    """Does it, given the run and the section; returns JSON-able results for the report."""
+    outputs: tuple[str, ...] = ()
+    """Paths below the run folder that must exist for the stage to count as done."""
+    every_time: bool = False
+    """Never skipped."""
+
+
+@cache
+def all_stages() -> tuple[Stage, ...]:
+    """Every stage found in `pipeline/stages/`, each after the one it follows."""
+    package = importlib.import_module("groundup.pipeline.stages")
+    names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    found = [importlib.import_module(f"{package.__name__}.{name}").STAGE for name in names]
+    ordered: list[Stage] = []
+    while len(ordered) < len(found):
+        done = {None, *(stage.name for stage in ordered)}
+        ready = [stage for stage in found if stage not in ordered and stage.after in done]
+        assert ready, "a stage follows one that does not exist"
+        ordered += ready
+    return tuple(ordered)
+
+
+def walk(run: Run, stages: Sequence[Stage]) -> None:
+    """Bring every stage of the run up to date, in order."""
+    fingerprint = ""
+    for stage in stages:
+        fingerprint = _fingerprint(stage, run, fingerprint)
+        if _is_done(stage, run, fingerprint):
+            run.console.skipped(stage.title)
+            continue
+        _begin(stage, run, fingerprint)
+        run.console.begin(stage.title)
+        start = time.perf_counter()
+        results = stage.work(run, getattr(run.config, stage.name))
+        seconds = round(time.perf_counter() - start, 2)
+        record = {"fingerprint": fingerprint, "seconds": seconds, "results": results}
+        run.write_json(_record(stage), record)
+        run.console.finished(stage.title, seconds)
+
+
+def stage_record(run: Run, name: str) -> dict[str, Any]:
+    """The "fingerprint", "seconds" and "results" of a finished stage.
+
+    Raises UserError when it has not run.
+    """
+    path = run.folder / "stages" / f"{name}.json"
+    if not path.exists():
+        raise UserError(f"Stage '{name}' of {run.folder} has not run yet.")
+    return read_json(path)
+
+
+def _record(stage: Stage) -> str:
+    return f"stages/{stage.name}.json"
+
+
+def _fingerprint(stage: Stage, run: Run, upstream: str) -> str:
+    parts = {name: to_dict(getattr(run.config, name)) for name in (stage.name, *stage.reads)}
+    text = json.dumps([stage.name, parts, upstream], sort_keys=True)
+    return sha256_bytes(text.encode())
+
+
+def _is_done(stage: Stage, run: Run, fingerprint: str) -> bool:
+    path = run.folder / _record(stage)
+    if stage.every_time or not path.exists():
+        return False
+    outputs_exist = all((run.folder / output).exists() for output in stage.outputs)
+    return read_json(path)["fingerprint"] == fingerprint and outputs_exist
+
+
+def _begin(stage: Stage, run: Run, fingerprint: str) -> None:
+    """Claim the stage's working state, or move another configuration's out of the way."""
+    claim, work = run.folder / f"stages/{stage.name}.begun.json", run.work_folder(stage.name)
+    claimed = read_json(claim)["fingerprint"] if claim.exists() else None
+    if run.world.is_main and claimed != fingerprint:
+        if work.exists() and claimed is not None:
+            aside = work.with_name(f"{work.name}.{claimed[:8]}")
+            shutil.rmtree(aside, ignore_errors=True)
+            work.rename(aside)
+            logger.warning("The recipe changed: earlier %s state kept in %s.", stage.name, aside)
+        run.log.rewind(lambda row: row.get("stage") != stage.name)
+        write_json(claim, {"fingerprint": fingerprint})
+    run.world.barrier()

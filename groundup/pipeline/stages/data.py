@@ -1,0 +1,55 @@
+"""Stage 1: real text in, clean documents out, some held out for measuring."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from groundup.data.config import DataConfig
+from groundup.pipeline.stage import Stage
+from groundup.pipeline.store import documents_path, write_documents, write_index
+
+if TYPE_CHECKING:
+    from groundup.pipeline.run import Run
+
+
+def work(run: Run, config: DataConfig) -> dict[str, Any]:
+    from groundup.data.split import prepare
+
+    if not run.world.is_main:
+        run.world.barrier()
+        return {}
+    prepared = prepare(config)
+    index = []
+    for number, source in enumerate(prepared.sources):
+        key = f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', source.config.name).strip('-')[-40:]}"
+        write_documents(documents_path(run.folder, key, "train"), source.train)
+        write_documents(documents_path(run.folder, key, "heldout"), source.heldout)
+        index.append(
+            {
+                "name": source.config.name,
+                "key": key,
+                "weight": source.config.weight,
+                "conversations": source.has_messages,
+                "heldout": bool(source.heldout),
+            }
+        )
+    write_index(run.folder, index)
+    stats = prepared.stats()
+    total = stats["total"]
+    run.console.say(
+        f"{total['train_documents']:,} documents, {total['train_characters'] / 1e6:.1f} M "
+        f"characters to train on; {total['heldout_documents']:,} held out"
+    )
+    run.world.barrier()
+    return stats
+
+
+STAGE = Stage(
+    name="data",
+    after=None,
+    title="Get and clean the text",
+    section=DataConfig,
+    work=work,
+    outputs=("documents/index.json",),
+)

@@ -1,0 +1,72 @@
+"""Stage 4: learn the language, one next token at a time, from all documents as plain text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from groundup.pipeline.stage import Stage
+from groundup.pipeline.store import read_index
+from groundup.pipeline.training import TrainingSection, run_training
+
+if TYPE_CHECKING:
+    from groundup.pipeline.run import Run
+
+EVALUATION_TOKENS = 40_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainSection(TrainingSection):
+    """How the base model is trained. With neither minutes, epochs nor steps: the dial's tokens."""
+
+    separate_documents: bool = False
+    """Attention stays inside documents. Off, a window may look back into the document before."""
+    sample_prompt: str = ""
+    """What the samples during training continue; empty starts a document."""
+
+
+def work(run: Run, section: PretrainSection) -> dict[str, Any]:
+    from groundup.data.loader import PretrainLoader
+    from groundup.device import seed_everything
+    from groundup.models.decoder import Decoder
+    from groundup.models.folder import save_model
+    from groundup.pipeline.measure import heldout_evaluation, text_sample
+    from groundup.pipeline.shape import model_shape, rows_per_step
+
+    shape = model_shape(run.config, run.tokenizer.vocab_size)
+    seed_everything(run.config.seed)
+    model = Decoder(shape).to(run.policy.torch_device)
+    index = read_index(run.folder)
+    loader = PretrainLoader(
+        run.shards("train"),
+        [source["weight"] for source in index],
+        shape.context_length,
+        rows_per_step(run.config, section, shape),
+        run.config.seed,
+        documents=section.separate_documents,
+    )
+    results = run_training(
+        run,
+        "pretrain",
+        section,
+        model,
+        loader,
+        evaluate=lambda: heldout_evaluation(run, model, EVALUATION_TOKENS),
+        sample=lambda: text_sample(run, model, section.sample_prompt),
+    )
+    results["parameters"] = model.num_parameters()
+    if run.world.is_main:
+        save_model(run.folder / "base", model, run.tokenizer, {"stage": "pretrain", **results})
+    run.world.barrier()
+    return results
+
+
+STAGE = Stage(
+    name="pretrain",
+    after="shards",
+    title="Pretrain",
+    section=PretrainSection,
+    reads=("seed", "size", "model", "device"),
+    work=work,
+    outputs=("base/model.safetensors",),
+)

@@ -1,0 +1,147 @@
+"""What the training stages share: their settings, the number of steps, and the trainer itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from groundup.config import UserError, require
+from groundup.files import read_json
+from groundup.optim.config import OptimizerConfig, ScheduleConfig
+from groundup.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from groundup.data.loader import Loader
+    from groundup.models.decoder import Decoder
+    from groundup.pipeline.run import Run
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSection:
+    """How long and with what a stage trains. Exactly one of minutes, epochs and steps is set."""
+
+    minutes: float = 0.0
+    """Plan as many steps as this machine manages in this time: measured once, then fixed."""
+    epochs: float = 0.0
+    steps: int = 0
+    rows_per_step: int = 0
+    """Rows of the context length in one optimizer step, over all processes; 0 asks the dial."""
+    rate_scale: float = 1.0
+    """Times the dial's learning rates; 0 takes those of the optimizer section as they stand."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        require(
+            min(self.minutes, self.epochs, self.steps, self.rows_per_step, self.rate_scale) >= 0,
+            "minutes, epochs, steps, rows_per_step and rate_scale cannot be negative.",
+        )
+        require(
+            sum(value > 0 for value in (self.minutes, self.epochs, self.steps)) <= 1,
+            "Set only one of minutes, epochs and steps: each says how long the stage trains.",
+        )
+
+
+def run_training(
+    run: Run,
+    stage: str,
+    section: TrainingSection,
+    model: Decoder,
+    loader: Loader,
+    evaluate: Callable[[], dict[str, float]],
+    sample: Callable[[], str],
+    keep_best: bool = False,
+) -> dict[str, Any]:
+    """Train `model` in place, from the stage's newest checkpoint if there is one.
+
+    `keep_best` ends with the weights of the lowest held-out loss instead of the last ones. Returns
+    the stage's figures for the report.
+    """
+    from groundup.optim.build import build_optimizer
+    from groundup.optim.schedules import factor
+    from groundup.pipeline.shape import settled_optimizer
+    from groundup.train.checkpoints import Checkpoints
+    from groundup.train.trainer import Hooks, Trainer, restore_best
+
+    optimizer = settled_optimizer(run.config, section, model.config)
+    work = run.work_folder(stage)
+    best = Checkpoints(work / "best", 1, run.world)
+    trainer = Trainer(
+        stage=stage,
+        model=model,
+        optimizer=build_optimizer(model, optimizer, run.policy.compute_dtype),
+        schedule=lambda step, total: factor(section.schedule, step, total),
+        loader=loader,
+        total_steps=0,
+        clip_norm=optimizer.clip_norm,
+        config=section.train,
+        policy=run.policy,
+        roof_gflops=run.machine["roof_gflops"],
+        sink=run.sink,
+        checkpoints=Checkpoints(work, section.train.keep_last, run.world),
+        best=best if keep_best else None,
+        world=run.world,
+        hooks=Hooks(evaluate, sample),
+    )
+    trainer.total_steps = _planned_steps(run, stage, section, trainer, loader)
+    saved = trainer.checkpoints.steps() if trainer.checkpoints else []
+    resumed = saved[-1] if saved else 0
+    if run.world.is_main:
+        run.log.rewind(lambda row: row.get("stage") != stage or row["step"] <= resumed)
+    run.console.start_progress(trainer.total_steps, resumed)
+    started = time.perf_counter()
+    progress = trainer.fit()
+    run.console.end_progress()
+    results: dict[str, Any] = {
+        "steps": progress.step,
+        "tokens": progress.tokens,
+        "epochs": round(progress.step / loader.steps_per_epoch, 3),
+        "train_seconds": round(progress.seconds, 2),
+        "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
+        "overhead_seconds": round(time.perf_counter() - started - trainer.meter.seconds, 2),
+    }
+    results["mfu"] = round(trainer.meter.utilisation(results["tokens_per_second"]), 4)
+    results |= {key: round(value, 5) for key, value in progress.evaluations.items()}
+    results["train_loss"] = _last_loss(run, stage)
+    if keep_best:
+        results["best_val_loss"] = round(restore_best(model, best), 5)
+    return results
+
+
+def _planned_steps(
+    run: Run, stage: str, section: TrainingSection, trainer: Any, loader: Loader
+) -> int:
+    """The number of steps, decided once: a resumed run must not plan anew."""
+    path = run.work_folder(stage) / "plan.json"
+    if path.exists():
+        return read_json(path)["steps"]
+    plan: dict[str, Any] = {}
+    if section.minutes:
+        run.console.say("measuring the speed of a step")
+        seconds = trainer.measure_step()
+        plan["seconds_per_step"] = round(seconds, 4)
+        steps = int(section.minutes * 60 / seconds)
+    else:
+        steps = section.steps or round(section.epochs * loader.steps_per_epoch)
+    if steps < 1:
+        raise UserError(
+            f"'{stage}' would train for less than one step; give it more {stage}.minutes, "
+            f"{stage}.epochs or {stage}.steps."
+        )
+    plan["steps"] = steps
+    run.write_json(str(path.relative_to(run.folder)), plan)
+    run.console.say(
+        f"{steps} steps of {loader.rows_per_step} × {loader.length} tokens, "
+        f"{steps / loader.steps_per_epoch:.2f} epochs"
+    )
+    return steps
+
+
+def _last_loss(run: Run, stage: str) -> float | None:
+    """Mean training loss over the last tenth of the stage's logged rows."""
+    losses = [row["loss"] for row in run.log.rows() if row.get("stage") == stage and "loss" in row]
+    tail = [loss for loss in losses[-max(1, len(losses) // 10) :] if loss is not None]
+    return round(sum(tail) / len(tail), 5) if tail else None
