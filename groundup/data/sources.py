@@ -76,9 +76,10 @@ def find_files(name: str) -> list[Path]:
 def _read_files(config: SourceConfig) -> Iterator[Document]:
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     files = find_files(config.name)
-    root = Path(config.name).expanduser()
+    path = Path(config.name).expanduser()
+    root = path if path.is_dir() else path.parent
     for file in files:
-        label = file.relative_to(root).as_posix() if root.is_dir() else file.name
+        label = file.relative_to(root).as_posix() if path.exists() else file.as_posix()
         yield from readers[file.suffix](file, label, config)
 
 
