@@ -227,7 +227,10 @@ class Terminal:
 def _path(file: str, command: str) -> Path:
     if not file:
         raise UserError(f"/{command} needs the name of a file, such as /{command} chat.json.")
-    return Path(file).expanduser()
+    path = Path(file).expanduser()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file in it, such as {path / 'chat.json'}.")
+    return path
 
 
 def _parse(name: str, value: str) -> object:
