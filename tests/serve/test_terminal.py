@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -248,11 +249,17 @@ def test_a_real_terminal(program) -> None:
     os.close(terminal)
     unread = b""
 
-    def until(text: str) -> bytes:
+    def until(text: str, interrupt: bool = False) -> bytes:
         """Everything up to and including `text`."""
         nonlocal unread
-        while text.encode() not in unread:
-            unread += os.read(controller, 4096)
+        for _ in range(120):
+            if text.encode() in unread:
+                break
+            if interrupt:  # what Ctrl-C sends; Python misses it in the moment before it waits
+                process.send_signal(signal.SIGINT)
+            if select.select([controller], [], [], 0.5)[0]:
+                unread += os.read(controller, 4096)
+        assert text.encode() in unread, unread
         before, found, unread = unread.partition(text.encode())
         return before + found
 
@@ -262,8 +269,7 @@ def test_a_real_terminal(program) -> None:
     until("Good day 🙂")
     until("a second")
     until("› ")
-    process.send_signal(signal.SIGINT)  # what Ctrl-C sends
-    until("leaves")
+    until("leaves", interrupt=True)
     until("› ")
     os.write(controller, b"\x04")  # Ctrl-D
     assert process.wait(timeout=30) == 0
