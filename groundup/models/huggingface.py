@@ -29,11 +29,8 @@ ARCHITECTURES: dict[Family, str] = {
     "gpt2": "GPT2LMHeadModel",
 }
 _TO_HF_ACTIVATION = {
-    "silu": "silu",
-    "gelu": "gelu",
+    **{name: name for name in ("silu", "gelu", "relu", "relu2")},
     "gelu_tanh": "gelu_pytorch_tanh",
-    "relu": "relu",
-    "relu2": "relu2",
 }
 _FROM_HF_ACTIVATION = {
     **{theirs: ours for ours, theirs in _TO_HF_ACTIVATION.items()},
@@ -48,6 +45,7 @@ def family_of(config: DecoderConfig) -> Family:
     Raises UserError, naming the field, when there is none.
     """
     attention = config.attention
+    heads_width = attention.num_heads * attention.head_width
     if config.positions.kind == "learned":
         family: Family = "gpt2"
         needed: dict[str, tuple[Any, Any]] = {
@@ -58,10 +56,7 @@ def family_of(config: DecoderConfig) -> Family:
             "attention.out_bias": (attention.out_bias, True),
             "attention.qk_norm": (attention.qk_norm, False),
             "attention.num_kv_heads": (attention.num_kv_heads, attention.num_heads),
-            "attention.num_heads * head_width": (
-                attention.num_heads * attention.head_width,
-                config.width,
-            ),
+            "attention.num_heads * head_width": (heads_width, config.width),
         }
     else:
         family = "qwen3" if attention.qk_norm else "llama"
@@ -147,10 +142,9 @@ def from_hf_state(config: DecoderConfig, theirs: Mapping[str, Tensor]) -> dict[s
 def drop_redundant(config: DecoderConfig, theirs: Mapping[str, Any]) -> dict[str, Any]:
     """Leave out what older files store beside the weights, and add the prefix GPT-2's lack."""
     kept = {}
+    buffers = (".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")
     for name, value in theirs.items():
-        if name.endswith((".attn.bias", ".attn.masked_bias", "rotary_emb.inv_freq")):
-            continue  # buffers: masks and frequencies
-        if name == "lm_head.weight" and config.tie_embeddings:
+        if name.endswith(buffers) or (name == "lm_head.weight" and config.tie_embeddings):
             continue
         if config.positions.kind == "learned" and not name.startswith(("transformer.", "lm_head.")):
             name = f"transformer.{name}"
@@ -248,13 +242,11 @@ def _gpt2_fields(config: DecoderConfig) -> dict[str, Any]:
 
 
 def _from_llama(data: Mapping[str, Any], family: str) -> DecoderConfig:
-    _only(data, "pretraining_tp", 1, None)
     _only(data, "use_sliding_window", False, None)
     kinds = set(data.get("layer_types") or ()) - {"full_attention"}
     require(not kinds, f"config.json: layer_types holds {sorted(kinds)}, which is not supported.")
     width, num_heads = _get(data, "hidden_size"), _get(data, "num_attention_heads")
     bias = bool(data.get("attention_bias", False))
-    default_eps = 1e-6
     return DecoderConfig(
         vocab_size=_get(data, "vocab_size"),
         width=width,
@@ -276,7 +268,7 @@ def _from_llama(data: Mapping[str, Any], family: str) -> DecoderConfig:
             width=_get(data, "intermediate_size"),
             bias=bool(data.get("mlp_bias", False)),
         ),
-        norm=NormConfig(kind="rmsnorm", eps=float(data.get("rms_norm_eps", default_eps))),
+        norm=NormConfig(kind="rmsnorm", eps=float(data.get("rms_norm_eps", 1e-6))),
         tie_embeddings=bool(data.get("tie_word_embeddings", False)),
         init_std=float(data.get("initializer_range", 0.02)),
     )
