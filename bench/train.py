@@ -28,6 +28,8 @@ from typing import Any
 
 from common import Worker, finish, machine, serve
 
+from groundup.config import UserError
+
 PEERS = ("gpt2", "llama")
 MODES = ("defaults", "compile+fused fp32", "compile+fused bf16")
 Side = tuple[str, str]
@@ -79,12 +81,18 @@ def main() -> None:
     print(f"{facts['cpu']}: {facts['threads']} threads, matmul GFLOP/s {facts['matmul_gflops']}")
     bf16 = options.all or facts["matmul_gflops"]["bfloat16"] > facts["matmul_gflops"]["float32"]
     sides = [side for side in SIDES if bf16 or not side[1].endswith("bf16")]
-    result: dict[str, Any] = {**facts, "sizes": {}, "rows": []}
+    left_out = [list(side) for side in SIDES if side not in sides]
+    result: dict[str, Any] = {**facts, "sizes": {}, "left_out": left_out, "rows": []}
     for name in options.sizes.split(","):
         if name not in SIZES:
             parser.error(f"--sizes holds '{name}', but the sizes are {', '.join(SIZES)}.")
         result["sizes"][name] = asdict(SIZES[name])
-        result["rows"] += measure_size(name, sides, options.seconds, facts["roof_gflops"])
+        try:
+            rows = measure_size(name, sides, options.seconds, facts["roof_gflops"])
+        except UserError as error:
+            sys.exit(str(error))
+        result["rows"] += rows
+        print(flush=True)
     finish(result | ratios(result["rows"]), options.json)
 
 

@@ -54,6 +54,16 @@ def test_five_steps_bring_all_but_the_smallest_values_near_one(method, dtype):
     assert values.min() > 0.65 and values.max() < 1.25
 
 
+@pytest.mark.parametrize("shape", [(12, 12), (12, 40)])
+def test_a_matrix_of_low_rank_stays_within_bounds(shape):
+    torch.manual_seed(9)
+    rows, columns = shape
+    matrix = torch.randn(1, rows, 2) @ torch.randn(1, 2, columns)
+    values = torch.linalg.svdvals(orthogonalize(matrix, coefficients("polar_express", 6))[0])
+    assert values[:2].min() > 0.85 and values[:2].max() < 1.15
+    assert values[2:].max() < 0.1  # rounding errors are not blown up to full directions
+
+
 def test_zero_stays_zero():
     for shape in ((3, 9), (9, 9)):
         zero = torch.zeros(2, *shape)
