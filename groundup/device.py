@@ -47,6 +47,9 @@ class DeviceConfig:
     deterministic: bool = True
     """Refuse operations whose result differs between two runs on this device."""
 
+    def __post_init__(self) -> None:
+        require(self.threads >= 0, f"device.threads cannot be negative: {self.threads}.")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
@@ -129,12 +132,14 @@ def seed_everything(seed: int) -> None:
 
 
 def available_cores() -> int:
-    """Cores this process may use: the affinity mask, cut by a cgroup CPU quota."""
+    """Cores this process may use: the affinity mask, cut by a cgroup (v1 or v2) CPU quota."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        if quota != "max":
-            cores = min(cores or 1, max(1, int(quota) // int(period)))
+    for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
+        with contextlib.suppress(OSError, ValueError):
+            texts = [(Path("/sys/fs/cgroup") / file).read_text() for file in files]
+            quota, period = map(int, " ".join(texts).split())  # "max" or -1: no quota
+            if quota > 0:
+                cores = min(cores or 1, max(1, quota // period))
     return cores or 1
 
 
@@ -163,6 +168,16 @@ def cpu_flags() -> frozenset[str]:
 def compiler() -> str | None:
     """Path of the C++ compiler that torch.compile would use, or None."""
     return shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+
+
+def matmul_dtypes() -> list[str]:
+    """Formats whose CPU matrix multiplication is worth timing.
+
+    Without instructions for bf16 it is emulated, so slowly that even timing it takes seconds.
+    """
+    flags = cpu_flags()
+    has_bf16 = not flags or bool(flags & {"amx_bf16", "avx512_bf16", "bf16"})
+    return ["float32", "bfloat16"] if has_bf16 else ["float32"]
 
 
 @functools.cache
@@ -196,7 +211,7 @@ def roof_gflops(policy: Policy) -> float:
     data-sheet peak for the compute dtype, or the measured product when the model is not listed.
     """
     if policy.device == "cpu":
-        return max(measure_matmul("float32", 2048), measure_matmul("bfloat16", 2048))
+        return max(measure_matmul(dtype, 2048) for dtype in matmul_dtypes())
     if policy.device.startswith("cuda") and policy.compute_dtype != "float32":
         import torch
 
@@ -268,6 +283,8 @@ def _pick_dtype(wanted: str, kind: str) -> tuple[str, str]:
         return "float16", "the GPU has no bf16, so fp16 with loss scaling"
     if kind == "mps":
         return "float32", "default on Metal"
+    if "bfloat16" not in matmul_dtypes():
+        return "float32", "the CPU has no bf16 instructions"
     full, half = measure_matmul("float32"), measure_matmul("bfloat16")
     reason = f"bf16 {half:.0f}, fp32 {full:.0f} GFLOP/s measured"
     # Autocast adds casts around every product: bf16 must be clearly faster to pay for them.

@@ -87,8 +87,7 @@ def run_training(
         hooks=Hooks(evaluate, sample),
     )
     trainer.total_steps = _planned_steps(run, stage, section, trainer, loader)
-    saved = trainer.checkpoints.steps() if trainer.checkpoints else []
-    resumed = saved[-1] if saved else 0
+    resumed = trainer.resume()
     if run.world.is_main:
         run.log.rewind(lambda row: row.get("stage") != stage or row["step"] <= resumed)
     run.console.start_progress(trainer.total_steps, resumed)

@@ -52,7 +52,8 @@ class Checkpoints:
         final = self.folder / f"step-{step:08d}"
         temporary = self.folder / f".step-{step:08d}.tmp"
         if self.world.is_main:
-            shutil.rmtree(temporary, ignore_errors=True)
+            for leftover in self.folder.glob(".step-*.tmp"):  # of a save that was killed
+                shutil.rmtree(leftover, ignore_errors=True)
             temporary.mkdir(parents=True)
         self.world.barrier()
         try:
@@ -67,7 +68,10 @@ class Checkpoints:
                 shutil.rmtree(temporary, ignore_errors=True)
         self.world.barrier()
         if self.world.is_main:
-            for old in self.steps()[: -self.keep_last]:
+            # A later step is a damaged checkpoint that `load_latest` passed over: it must not
+            # push out a good one.
+            good = [saved for saved in self.steps() if saved <= step]
+            for old in good[: -self.keep_last]:
                 shutil.rmtree(self.folder / f"step-{old:08d}")
         return final
 

@@ -28,6 +28,9 @@ class TrainConfig:
     """Give up after this many steps in a row with a loss or gradient that is not finite."""
 
     def __post_init__(self) -> None:
+        for name in ("micro_rows", "evaluate_every", "sample_every", "checkpoint_every"):
+            value = getattr(self, name)
+            require(value >= 0, f"train.{name} cannot be negative: {value}.")
         require(self.log_every > 0, f"train.log_every must be at least 1, not {self.log_every}.")
         require(self.keep_last > 0, f"train.keep_last must be at least 1, not {self.keep_last}.")
         require(

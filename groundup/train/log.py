@@ -36,7 +36,10 @@ class JsonLog:
         """All rows; a last line that a kill cut short is left out."""
         if not self.path.exists():
             return []
-        lines = self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+        # Not splitlines(): it also cuts at U+2028 and U+0085, which samples may hold.
+        lines = self.path.read_text(encoding="utf-8", errors="replace").split("\n")
+        if not lines[-1]:
+            lines.pop()
         rows = []
         for number, line in enumerate(lines, 1):
             try:

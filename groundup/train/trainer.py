@@ -117,16 +117,15 @@ class Trainer:
             self.scaler.step(self.optimizer)  # with fp16, the scaler itself skips overflowed steps
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self._count(finite, batch)
+        self._count(finite)
         return {"loss": loss_value, "grad_norm": norm.item(), "lr": learning_rate}
 
     def fit(self) -> Progress:
-        """Train to the end, from the newest checkpoint if there is one.
+        """Train from the step reached so far (see `resume`) to the end.
 
         Raises Stopped after a signal (state saved), UserError when too many steps in a row were not
         finite (the last good checkpoint is kept).
         """
-        self.resume()
         self.model.train()
         self._saved_at = time.monotonic()
         with StopRequest() as stop:
@@ -137,9 +136,11 @@ class Trainer:
                 self._report(figures)
                 self._check_finite()
                 self._run_hooks()
-                if self._save_is_due() or self.world.any(stop.name is not None):
+                # Asked once: a signal between two looks would leave without having saved.
+                leaving = self.world.any(stop.name is not None)
+                if self._save_is_due() or leaving:
                     self.save()
-                if self.world.any(stop.name is not None):
+                if leaving:
                     raise Stopped(stop.name or "another process", self.progress.step)
         return self.progress
 
@@ -152,14 +153,15 @@ class Trainer:
         self.checkpoints.save(self.progress.step, tensors, facts)
         self._saved_at = time.monotonic()
 
-    def resume(self) -> None:
-        """Load the newest checkpoint, if any."""
+    def resume(self) -> int:
+        """Load the newest undamaged checkpoint, if any; returns the steps done so far."""
         found = self.checkpoints.load_latest() if self.checkpoints else None
         if found is None:
-            return
+            return self.progress.step
         tensors, facts = found
         restore_state(self.model, self.optimizer, self.scaler, self.world, tensors, facts)
         self.progress = Progress(**facts["progress"])
+        return self.progress.step
 
     def measure_step(self, steps: int = 4) -> float:
         """Seconds per optimizer step, measured on the first real batches; leaves no trace."""
@@ -198,7 +200,7 @@ class Trainer:
                 stop >= self.rows_per_process,
             )
 
-    def _count(self, finite: bool, batch: Batch) -> None:
+    def _count(self, finite: bool) -> None:
         self.progress.step += 1
         self.progress.tokens += self._tokens_per_step
         self.progress.bad_steps = 0 if finite else self.progress.bad_steps + 1
