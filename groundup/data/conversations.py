@@ -25,7 +25,7 @@ from groundup.data.manifest import (
     write_manifest,
 )
 from groundup.data.order import RowOrder
-from groundup.data.packing import pack, split_points
+from groundup.data.packing import Span, cut_units, pack
 from groundup.data.shards import Progress, token_dtype
 from groundup.files import atomic_folder
 from groundup.text.chat import Rendered, render
@@ -39,8 +39,8 @@ VERSION = 1
 class PackedManifest(Manifest):
     """Counts of packed conversations.
 
-    Dropped are conversations, and pieces of split ones, in which nothing is to be predicted.
-    `num_positions` counts the places filled; the rest of `num_rows * length` is padding.
+    Dropped are conversations in which nothing is to be predicted. `num_positions` counts the places
+    filled; the rest of `num_rows * length` is padding.
     """
 
     length: int
@@ -48,8 +48,7 @@ class PackedManifest(Manifest):
     num_positions: int
     num_targets: int
     num_conversations: int
-    num_dropped_conversations: int
-    num_dropped_pieces: int
+    num_dropped: int
 
 
 class PackedConversations:
@@ -123,31 +122,30 @@ def write_conversations(
     length: int,
     progress: Progress | None = None,
 ) -> PackedManifest:
-    """Render, split and pack the conversations of `documents` into `folder`, atomically.
+    """Render, cut and pack the conversations of `documents` into `folder`, atomically.
 
-    A conversation of n tokens takes n - 1 positions, one per prediction. Raises
-    UserError when a document is not a conversation, or when no message of any is to be learned.
+    A conversation of n tokens takes n - 1 positions, one per prediction; what follows the last
+    trained token is left out. One that needs more than `length` is cut: before a user message if
+    that can be, else between messages, else inside one; each piece starts with `<|bos|>` again.
+    Raises UserError when a document is not a conversation, or when there is nothing to learn.
     """
     require(length > 0, f"The row length should be positive, not {length}.")
-    pieces: list[Piece] = []
-    conversations = dropped_conversations = dropped_pieces = 0
-    for document in documents:
-        cut = split_conversation(_render(tokenizer, document), length, tokenizer)
-        trained = [piece for piece in cut if piece.num_targets]
-        conversations += 1
-        dropped_conversations += not trained
-        dropped_pieces += len(cut) - len(trained) if trained else 0
-        pieces += trained
+    conversations: list[Conversation] = []
+    count = 0
+    for count, document in enumerate(documents, 1):
+        conversation = follow(_render(tokenizer, document))
+        if len(conversation.targets):
+            conversations.append(conversation)
         if progress is not None:
-            progress(conversations)
-    if not pieces:
+            progress(count)
+    if not conversations:
         raise UserError(
-            f"None of the {conversations} conversations for {folder} has a message to learn: a "
+            f"None of the {count} conversations for {folder} has a message to learn: a "
             "conversation needs at least one of role 'assistant'."
         )
-    rows = pack([len(piece.inputs) for piece in pieces], length)
+    rows = pack([_units(one, length, tokenizer) for one in conversations], length)
     with atomic_folder(folder) as temporary:
-        _write_rows(temporary, pieces, rows, tokenizer, length)
+        _write_rows(temporary, conversations, rows, tokenizer, length)
         manifest = PackedManifest(
             version=VERSION,
             kind=KIND,
@@ -156,46 +154,34 @@ def write_conversations(
             files=tuple(record_file(path) for path in sorted(temporary.iterdir())),
             length=length,
             num_rows=len(rows),
-            num_positions=sum(len(piece.inputs) for piece in pieces),
-            num_targets=sum(piece.num_targets for piece in pieces),
-            num_conversations=conversations,
-            num_dropped_conversations=dropped_conversations,
-            num_dropped_pieces=dropped_pieces,
+            num_positions=sum(len(one.targets) for one in conversations),
+            num_targets=sum(int((one.targets != IGNORE).sum()) for one in conversations),
+            num_conversations=count,
+            num_dropped=count - len(conversations),
         )
         write_manifest(temporary, manifest)
     return manifest
 
 
-class Piece(NamedTuple):
-    """A conversation, or part of one: (N,) ids and the (N,) ids that follow them, or IGNORE."""
+class Conversation(NamedTuple):
+    """A rendered conversation after its `<|bos|>`: (N,) ids, and the same ids or IGNORE."""
 
-    inputs: np.ndarray
+    ids: np.ndarray
     targets: np.ndarray
 
-    @property
-    def num_targets(self) -> int:
-        return int((self.targets != IGNORE).sum())
+
+def follow(rendered: Rendered) -> Conversation:
+    """What follows `<|bos|>`, up to the last trained token."""
+    size = max((t for t, trained in enumerate(rendered.mask) if trained), default=0)
+    ids = np.asarray(rendered.ids[1 : size + 1], dtype=np.int32)
+    return Conversation(ids, np.where(rendered.mask[1 : size + 1], ids, np.int32(IGNORE)))
 
 
-def split_conversation(rendered: Rendered, length: int, tokenizer: Tokenizer) -> list[Piece]:
-    """Cut a rendered conversation into pieces of at most `length` positions.
-
-    One that fits is one piece. A longer one is cut before a user message if that can be, else
-    between messages, else inside a message, each piece as long as possible and starting with
-    `<|bos|>`. Every token but the first `<|bos|>` is followed up in exactly one piece.
-    """
-    special = tokenizer.special
-    ids = np.asarray(rendered.ids, dtype=np.int32)
-    assert ids[0] == special["<|bos|>"], "a rendered conversation starts with <|bos|>"
-    following = ids[1:]
-    targets = np.where(rendered.mask[1:], following, np.int32(IGNORE))
-    exchanges = np.flatnonzero(following == special["<|user|>"]).tolist()
-    messages = (1 + np.flatnonzero(following == special["<|end|>"])).tolist()
-    pieces = []
-    for start, stop in split_points(len(following), length, [exchanges, messages]):
-        inputs = np.concatenate([ids[:1], following[start : stop - 1]])
-        pieces.append(Piece(inputs, targets[start:stop]))
-    return pieces
+def _units(conversation: Conversation, length: int, tokenizer: Tokenizer) -> list[int]:
+    ids = conversation.ids
+    exchanges = np.flatnonzero(ids == tokenizer.special["<|user|>"])
+    messages = 1 + np.flatnonzero(ids == tokenizer.special["<|end|>"])
+    return cut_units(len(ids), length, exchanges.tolist(), messages.tolist())
 
 
 def _render(tokenizer: Tokenizer, document: Document) -> Rendered:
@@ -208,7 +194,11 @@ def _render(tokenizer: Tokenizer, document: Document) -> Rendered:
 
 
 def _write_rows(
-    folder: Path, pieces: list[Piece], rows: list[list[int]], tokenizer: Tokenizer, length: int
+    folder: Path,
+    conversations: list[Conversation],
+    rows: list[list[Span]],
+    tokenizer: Tokenizer,
+    length: int,
 ) -> None:
     shape = len(rows), length
     dtype = token_dtype(tokenizer.vocab_size)
@@ -216,12 +206,14 @@ def _write_rows(
     targets = np.lib.format.open_memmap(folder / "targets.npy", "w+", "<i4", shape)
     inputs[:] = tokenizer.special["<|bos|>"]
     targets[:] = IGNORE
-    for row, members in enumerate(rows):
-        start = 0
-        for piece in (pieces[index] for index in members):
-            inputs[row, start : start + len(piece.inputs)] = piece.inputs
-            targets[row, start : start + len(piece.inputs)] = piece.targets
-            start += len(piece.inputs)
+    for row, spans in enumerate(rows):
+        at = 0
+        for number, start, stop in spans:
+            end = at + stop - start
+            # Each span begins with the <|bos|> that is there already.
+            inputs[row, at + 1 : end] = conversations[number].ids[start : stop - 1]
+            targets[row, at:end] = conversations[number].targets[start:stop]
+            at = end
     inputs.flush()
     targets.flush()
 

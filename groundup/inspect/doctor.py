@@ -189,10 +189,10 @@ def _sections(found: Diagnosis) -> list[list[tuple[str, str]]]:
 
 def _dtypes_worth_timing(name: str, flags: frozenset[str]) -> list[str]:
     """fp16 without fp16 instructions runs element by element and would take minutes to time."""
-    dtypes = ["float32", "bfloat16", "float16"]
-    if name == "cpu" and not flags & {"avx512_fp16", "amx_fp16", "asimdhp"}:
-        dtypes.remove("float16")
-    return dtypes
+    if name != "cpu":
+        return ["float32", "bfloat16", "float16"]
+    has_fp16 = flags & {"avx512_fp16", "amx_fp16", "asimdhp"}
+    return device.matmul_dtypes() + (["float16"] if has_fp16 else [])
 
 
 def _distribution() -> str:

@@ -311,11 +311,8 @@ def _from_gpt2(data: Mapping[str, Any]) -> DecoderConfig:
 
 def _get(data: Mapping[str, Any], field: str) -> int:
     value = data.get(field)
-    require(
-        isinstance(value, int) and not isinstance(value, bool),
-        f"config.json: {field} should be a whole number, but is {value!r}.",
-    )
-    assert isinstance(value, int)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"config.json: {field} should be a whole number, but is {value!r}.")
     return value
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from groundup.config import UserError
 from groundup.models.presets import Dial, from_depth, gpt2, llama, qwen3
@@ -21,7 +21,7 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
     dial, section = _dial(config, vocab_size).model, config.model
     width = section.width or dial.width
     heads = section.num_heads or _heads(width)
-    shape = {
+    shape: dict[str, Any] = {
         "vocab_size": vocab_size,
         "width": width,
         "num_layers": section.num_layers or dial.num_layers,
@@ -32,17 +32,16 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
         _refuse(section, "num_kv_heads", "head_width", "feed_forward_width", "tie_embeddings")
         return gpt2(**shape, dropout=section.dropout)
     _refuse(section, "dropout")
-    family = {"qwen3": qwen3, "llama": llama}[section.family]
-    options = {
+    shape |= {
         "num_kv_heads": section.num_kv_heads or None,
         "head_width": section.head_width or None,
         "feed_forward_width": section.feed_forward_width or None,
     }
-    if section.tie_embeddings is not None:
-        options["tie_embeddings"] = section.tie_embeddings
     if heads == dial.attention.num_heads and not section.num_kv_heads:
-        options["num_kv_heads"] = dial.attention.num_kv_heads
-    return family(**shape, **options)
+        shape["num_kv_heads"] = dial.attention.num_kv_heads
+    if section.tie_embeddings is not None:
+        shape["tie_embeddings"] = section.tie_embeddings
+    return qwen3(**shape) if section.family == "qwen3" else llama(**shape)
 
 
 def rows_per_step(config: RunConfig, section: TrainingSection, model: DecoderConfig) -> int:

@@ -82,13 +82,13 @@ def to_json(vocabulary: Vocabulary) -> dict[str, Any]:
         split = {"type": "Split", "pattern": regex, "behavior": "Isolated", "invert": False}
         steps.insert(0, split)
     form = vocabulary.normal_form
+    names = _own_names(vocabulary)
+    vocab = {_visible(piece): id for piece, id in vocabulary.ids.items()}
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [
-            _added_token(name, id) for id, name in sorted(_own_names(vocabulary).items())
-        ],
+        "added_tokens": [_added_token(name, id) for id, name in sorted(names.items())],
         "normalizer": {"type": form} if form else None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": steps},
         "post_processor": None,
@@ -102,7 +102,8 @@ def to_json(vocabulary: Vocabulary) -> dict[str, Any]:
             "fuse_unk": False,
             "byte_fallback": False,
             "ignore_merges": vocabulary.kind in ("char", "word"),
-            "vocab": {_visible(piece): id for piece, id in vocabulary.ids.items()},
+            # `tokenizers` renumbers a special token that the vocabulary does not list as well
+            "vocab": vocab | {name: id for id, name in names.items()},
             "merges": _merges(vocabulary.ids) if vocabulary.kind == "bpe" else [],
         },
     }
