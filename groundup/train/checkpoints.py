@@ -1,7 +1,7 @@
 """Training checkpoints: all that is needed to go on as if never stopped, whole or absent.
 
 A checkpoint is a folder `step-00000100/` of torch.distributed.checkpoint files plus `state.json`
-(step, data position, schedule, best metric, file sizes). It is built beside its final name and
+(step, data position, schedule, best metric, sha256 of each file). It is built beside its final name and
 renamed, so a kill or a full disk leaves the previous one. A damaged newest checkpoint is passed
 over, with a warning, for the one before it.
 """
@@ -13,8 +13,8 @@ import logging
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
-from contextlib import redirect_stderr
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
 from groundup.config import UserError
-from groundup.files import read_json, write_json
+from groundup.files import read_json, sha256_file, write_json
 from groundup.parallel.world import World
 
 logger = logging.getLogger("groundup")
@@ -59,8 +59,8 @@ class Checkpoints:
         try:
             _dcp_save(dict(tensors), temporary, self.world)
             if self.world.is_main:
-                sizes = {f.name: f.stat().st_size for f in temporary.iterdir() if f.is_file()}
-                write_json(temporary / "state.json", {"step": step, "files": sizes, **facts})
+                files = {f.name: sha256_file(f) for f in temporary.iterdir() if f.is_file()}
+                write_json(temporary / "state.json", {"step": step, "files": files, **facts})
                 shutil.rmtree(final, ignore_errors=True)
                 os.rename(temporary, final)
         finally:
@@ -97,21 +97,24 @@ class Checkpoints:
 
 
 def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read one checkpoint folder. Raises UserError, naming the file, when one is cut off."""
+    """Read one checkpoint folder. Raises UserError, naming the file, when one is damaged."""
     facts = read_json(path / "state.json")
-    for name, size in facts["files"].items():
+    for name, digest in facts["files"].items():
         file = path / name
-        actual = file.stat().st_size if file.exists() else 0
-        if actual != size:
-            raise UserError(f"Checkpoint {path} is damaged: {name} has {actual} of {size} bytes.")
+        if not file.exists():
+            raise UserError(f"Checkpoint {path} is damaged: {name} is missing.")
+        if sha256_file(file) != digest:
+            size = file.stat().st_size
+            raise UserError(
+                f"Checkpoint {path} is damaged: {name} ({size:,} bytes) was cut off or altered."
+            )
     metadata = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     tensors = {
         name: torch.empty(entry.size, dtype=entry.properties.dtype)
         for name, entry in metadata.items()
         if isinstance(entry, TensorStorageMetadata)
     }
-    with warnings.catch_warnings():  # torch tells every lone process that it is alone
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+    with _alone():
         dcp.load(tensors, checkpoint_id=path, no_dist=True)
     return tensors, facts
 
@@ -119,10 +122,19 @@ def load_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 def _dcp_save(tensors: dict[str, Tensor], folder: Path, world: World) -> None:
     single = world.size == 1
     try:
-        with redirect_stderr(io.StringIO()):  # torch prints the traceback it then raises
+        # torch prints the traceback that it then raises
+        with _alone(), redirect_stderr(io.StringIO()):
             dcp.save(tensors, checkpoint_id=folder, no_dist=single)
     except dcp.api.CheckpointException as error:
         cause = next(iter(error.failures.values()))[0]
         if isinstance(cause, OSError):
             raise cause from None
         raise OSError(f"Could not write checkpoint {folder}: {cause}") from error
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Quiet: torch warns every process without a group that it has none."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
+        yield

@@ -240,7 +240,7 @@ class Trainer:
         self.model.train()
 
     def _keep_best(self, loss: float) -> None:
-        if loss >= self.progress.best_loss:
+        if not loss < self.progress.best_loss:  # a loss over no targets at all is NaN
             return
         self.progress.best_loss = loss
         if self.best is not None:
