@@ -236,6 +236,7 @@ def test_training_on_one_batch_learns_it():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # inductor's own imports
 @pytest.mark.parametrize("with_documents", [False, True])
 def test_the_training_step_compiles_as_one_graph(with_documents):
     model = Decoder(CONFIGS["qwen3"]).train()
