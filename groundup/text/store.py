@@ -15,6 +15,7 @@ Two things differ there by the nature of the format: the text "<|bos|>" becomes 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -114,9 +115,14 @@ def _from_json(data: Mapping[str, Any], path: Path) -> Vocabulary:
     if model.get("type", "BPE") != "BPE" or model.get("byte_fallback"):
         raise UserError(f"{path} is a {model.get('type')} tokenizer; only byte-level BPE is read.")
     special = {token["content"]: int(token["id"]) for token in data.get("added_tokens") or []}
-    ids = {
-        _hidden(text, path): int(id) for text, id in model["vocab"].items() if text not in special
-    }
+    try:
+        ids = {
+            from_visible(text): int(id)
+            for text, id in model["vocab"].items()
+            if text not in special
+        }
+    except ValueError as error:
+        raise UserError(f"{path} is not byte-level: {error}.") from None
     merges = [tuple(m.split(" ")) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     pattern = _pattern(data.get("pre_tokenizer"), path)
     kind = _kind(pattern, bool(merges), bool(model.get("ignore_merges")))
@@ -173,9 +179,8 @@ def _merges(ids: Mapping[bytes, int]) -> list[list[str]]:
 
 def _halves(piece: bytes, ids: Mapping[bytes, int]) -> tuple[bytes, bytes]:
     parts = [bytes([value]) for value in piece]
-    never = len(ids) + max(ids.values())
     while len(parts) > 2:
-        unions = [ids.get(a + b, never) for a, b in pairwise(parts)]
+        unions = [ids.get(a + b, sys.maxsize) for a, b in pairwise(parts)]
         lowest = unions.index(min(unions))
         assert unions[lowest] < ids[piece], f"{piece!r} cannot be reached by merges"
         parts[lowest : lowest + 2] = [parts[lowest] + parts[lowest + 1]]
@@ -237,15 +242,31 @@ def _check_bytes(ids: Mapping[bytes, int], path: Path) -> None:
 
 def _check_merges(ids: Mapping[bytes, int], merges: Sequence[tuple[str, ...]], path: Path) -> None:
     """Refuse files whose merges are not simply "lowest id first", which is how we merge."""
-    made = [_hidden(first, path) + _hidden(second, path) for first, second in merges]
+    made = [from_visible(first + second) for first, second in merges]
     order = [ids[piece] for piece in made if piece in ids]
     reachable = set(made) | {piece for piece in ids if len(piece) == 1}
     if len(order) < len(made) or order != sorted(order) or not reachable >= ids.keys():
         raise UserError(f"{path} does not number its tokens in the order of its merges.")
 
 
+def visible_alphabet() -> list[str]:
+    """The characters that stand for bytes in the file, GPT-2's: first the bytes that are visible
+    as they are, then the others, which borrow the characters from U+0100 on."""
+    return [chr(character) for character in _TO_VISIBLE.values()]
+
+
+def from_visible(text: str) -> bytes:
+    """The bytes that a token of the file stands for. Raises ValueError when it stands for none."""
+    if any(ord(character) not in _TO_BYTE for character in text):
+        raise ValueError(f"{text!r} is not made of byte characters")
+    return text.translate(_TO_BYTE).encode("latin-1")
+
+
+def _visible(piece: bytes) -> str:
+    return piece.decode("latin-1").translate(_TO_VISIBLE)
+
+
 def _byte_characters() -> dict[int, int]:
-    """Byte -> the visible character that stands for it in the file (GPT-2's alphabet)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [value for value in range(256) if value not in printable]
     return {value: value for value in printable} | {b: 256 + i for i, b in enumerate(others)}
@@ -253,13 +274,3 @@ def _byte_characters() -> dict[int, int]:
 
 _TO_VISIBLE = _byte_characters()
 _TO_BYTE = {character: value for value, character in _TO_VISIBLE.items()}
-
-
-def _visible(piece: bytes) -> str:
-    return piece.decode("latin-1").translate(_TO_VISIBLE)
-
-
-def _hidden(text: str, path: Path) -> bytes:
-    if any(ord(character) not in _TO_BYTE for character in text):
-        raise UserError(f"{path} is not byte-level: {text!r} is not made of byte characters.")
-    return text.translate(_TO_BYTE).encode("latin-1")
