@@ -1,9 +1,9 @@
 """Training checkpoints: all that is needed to go on as if never stopped, whole or absent.
 
 A checkpoint is a folder `step-00000100/` of torch.distributed.checkpoint files plus `state.json`
-(step, data position, schedule, best metric, sha256 of each file). It is built beside its final name and
-renamed, so a kill or a full disk leaves the previous one. A damaged newest checkpoint is passed
-over, with a warning, for the one before it.
+(step, data position, schedule, best metric, sha256 of each file). It is built beside its final
+name and renamed, so a kill or a full disk leaves the previous one. A damaged newest checkpoint is
+passed over, with a warning, for the one before it.
 """
 
 from __future__ import annotations
@@ -126,10 +126,10 @@ def _dcp_save(tensors: dict[str, Tensor], folder: Path, world: World) -> None:
         with _alone(), redirect_stderr(io.StringIO()):
             dcp.save(tensors, checkpoint_id=folder, no_dist=single)
     except dcp.api.CheckpointException as error:
-        cause = next(iter(error.failures.values()))[0]
-        if isinstance(cause, OSError):
-            raise cause from None
-        raise OSError(f"Could not write checkpoint {folder}: {cause}") from error
+        cause: BaseException | None = next(iter(error.failures.values()))[0]
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__  # torch's writer covers up "disk full" when it closes
+        raise cause or OSError(f"Could not write checkpoint {folder}: {error}") from None
 
 
 @contextmanager
