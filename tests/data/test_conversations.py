@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,11 +19,11 @@ from groundup.data.conversations import (
     ConversationLoader,
     PackedConversations,
     conversation_batches,
-    split_conversation,
+    follow,
     write_conversations,
 )
 from groundup.data.documents import Document
-from groundup.text.chat import render
+from groundup.text.chat import Rendered, render
 
 if TYPE_CHECKING:
     from groundup.text.tokenizer import Tokenizer
@@ -58,43 +60,22 @@ def write(
 
 
 @property_test
-@given(said=turns, length=st.integers(1, 70))
-def test_a_split_conversation_predicts_every_token_once(
-    tiny_tokenizer: Tokenizer, said: Turns, length: int
+@given(said=turns)
+def test_following_a_conversation_keeps_what_is_trained(
+    tiny_tokenizer: Tokenizer, said: Turns
 ) -> None:
     rendered = render(tiny_tokenizer, conversation(said).messages)
-    pieces = split_conversation(rendered, length, tiny_tokenizer)
-    bos = tiny_tokenizer.special["<|bos|>"]
-    position = 1
-    for piece in pieces:
-        size = len(piece.inputs)
-        assert 0 < size <= length and len(piece.targets) == size
-        assert piece.inputs.tolist() == [bos, *rendered.ids[position : position + size - 1]]
-        span = slice(position, position + size)
-        marked = zip(rendered.ids[span], rendered.mask[span], strict=True)
-        assert piece.targets.tolist() == [id if mask else IGNORE for id, mask in marked]
-        position += size
-    assert position == len(rendered.ids)
-    if len(rendered.ids) - 1 <= length:
-        assert len(pieces) == 1
-
-
-def test_a_long_conversation_is_split_before_a_question(tiny_tokenizer: Tokenizer) -> None:
-    said = [("system", "be kind"), ("user", "one?"), ("assistant", "1")]
-    said += [("user", "two?"), ("assistant", "2 " * 9), ("user", "three?"), ("assistant", "3")]
-    rendered = render(tiny_tokenizer, conversation(said).messages)
-    questions = [i for i, id in enumerate(rendered.ids) if id == tiny_tokenizer.special["<|user|>"]]
-    # Too short by a little for all: the last question and its answer go to a second piece.
-    pieces = split_conversation(rendered, len(rendered.ids) - 3, tiny_tokenizer)
-    assert [len(piece.inputs) for piece in pieces] == [
-        questions[2] - 1,
-        len(rendered.ids) - questions[2],
-    ]
+    ids, targets = follow(rendered)
+    marked = list(zip(rendered.ids, rendered.mask, strict=True))[1 : len(ids) + 1]
+    assert ids.tolist() == [id for id, _ in marked]
+    assert targets.tolist() == [id if mask else IGNORE for id, mask in marked]
+    assert not any(rendered.mask[len(ids) + 1 :])
+    assert len(ids) == 0 or targets[-1] != IGNORE
 
 
 @property_test
-@given(chats=st.lists(turns, min_size=1, max_size=8), length=st.integers(2, 60))
-def test_rows_hold_every_target_once_and_nothing_else(
+@given(chats=st.lists(turns, min_size=1, max_size=8), length=st.integers(1, 60))
+def test_rows_hold_every_target_once_after_what_came_before_it(
     tmp_path: Path, tiny_tokenizer: Tokenizer, chats: list[Turns], length: int
 ) -> None:
     rendered = [render(tiny_tokenizer, conversation(said).messages) for said in chats]
@@ -110,33 +91,77 @@ def test_rows_hold_every_target_once_and_nothing_else(
     assert Counter(packed.targets[packed.targets != IGNORE].tolist()) == expected
     assert manifest.num_targets == sum(expected.values())
     assert manifest.num_conversations == len(chats)
-    assert manifest.num_dropped_conversations == sum(not any(one.mask) for one in rendered)
+    assert manifest.num_dropped == sum(not any(one.mask) for one in rendered)
     assert packed.inputs.shape == packed.targets.shape == (manifest.num_rows, length)
 
-    # Read the rows as a model would: a target follows the inputs of its own document number.
-    pieces = [
-        (piece.inputs.tolist(), piece.targets.tolist())
-        for one in rendered
-        for piece in split_conversation(one, length, tiny_tokenizer)
-        if piece.num_targets
-    ]
-    found = []
+    # Read the rows as a model does, by document number; each piece is part of some conversation.
     filled = 0
+    for inputs, targets in pieces(packed):
+        assert inputs[0] == packed.bos_id
+        if (inputs, targets) == ([packed.bos_id], [IGNORE]) and length > 1:
+            continue  # padding
+        filled += len(inputs)
+        assert any(is_part(one, inputs[1:], targets) for one in rendered)
+    if length > 1:
+        assert filled <= manifest.num_positions
+
+
+def pieces(packed: PackedConversations) -> Iterator[tuple[list[int], list[int]]]:
+    """Inputs and targets of each document number of each row."""
     for batch in conversation_batches(packed, rows=3):
         assert batch.documents is not None
         for inputs, targets, numbers in zip(
-            batch.inputs.tolist(), batch.targets.tolist(), batch.documents.tolist(), strict=True
+            batch.inputs, batch.targets, batch.documents, strict=True
         ):
-            for number in sorted(set(numbers)):
-                own = [t for t in range(length) if numbers[t] == number]
-                assert own == list(range(own[0], own[-1] + 1))
-                piece = [inputs[t] for t in own], [targets[t] for t in own]
-                if piece == ([packed.bos_id], [IGNORE]):
-                    continue  # padding
-                found.append(piece)
-                filled += len(own)
-    assert sorted(found) == sorted(pieces)
-    assert filled == manifest.num_positions
+            assert torch.equal(numbers, numbers.sort().values)
+            for number in numbers.unique():
+                mine = numbers == number
+                yield inputs[mine].tolist(), targets[mine].tolist()
+
+
+def is_part(rendered: Rendered, inputs: list[int], targets: list[int]) -> bool:
+    """Whether a piece says, and learns, what stands somewhere in the conversation."""
+    size = len(targets)
+    for start in range(1, len(rendered.ids) - size + 1):
+        span = slice(start, start + size)
+        marked = zip(rendered.ids[span], rendered.mask[span], strict=True)
+        learned = [id if mask else IGNORE for id, mask in marked]
+        if rendered.ids[start : start + size - 1] == inputs and learned == targets:
+            return True
+    return False
+
+
+def test_a_long_conversation_is_cut_before_a_question(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    said = [("system", "be kind"), ("user", "one?"), ("assistant", "1")]
+    said += [("user", "two?"), ("assistant", "2 " * 9), ("user", "three?"), ("assistant", "3")]
+    ids = render(tiny_tokenizer, conversation(said).messages).ids
+    questions = [i for i, id in enumerate(ids) if id == tiny_tokenizer.special["<|user|>"]]
+    # One short conversation fills the room that is left, so nothing else needs cutting.
+    room = len(ids) - questions[2] - 1
+    filler = [("user", ""), ("assistant", "x" * 40)]
+    while (size := len(render(tiny_tokenizer, conversation(filler).messages).ids) - 1) > room - 2:
+        filler[1] = ("assistant", filler[1][1][:-1])
+    packed = write(tmp_path / "c", [said, filler], tiny_tokenizer, questions[2] - 1 + size)
+    found = [inputs for inputs, _ in pieces(packed) if len(inputs) > 1]
+    assert ids[: questions[2] - 1] in found
+    assert [ids[0], *ids[questions[2] : -1]] in found
+
+
+def test_under_one_percent_of_the_positions_is_padding(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    generator = random.Random(3)
+    chats = []
+    for _ in range(400):
+        said = []
+        for turn in range(2 * int(generator.lognormvariate(1, 1)) + 2):
+            words = " ".join(["we talk"] * (1 + int(generator.lognormvariate(1, 0.8))))
+            said.append(("assistant" if turn % 2 else "user", words))
+        chats.append(said)
+    manifest = write(tmp_path / "c", chats, tiny_tokenizer, 191).manifest
+    assert manifest.num_positions / (manifest.num_rows * manifest.length) > 0.99
 
 
 def test_rows_come_once_an_epoch_whoever_asks(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
@@ -188,8 +213,7 @@ def test_conversations_without_a_reply_are_dropped_and_counted(
     ]
     packed = write(tmp_path / "c", chats, tiny_tokenizer, 40)
     assert packed.manifest.num_conversations == 4
-    assert packed.manifest.num_dropped_conversations == 2
-    assert packed.manifest.num_dropped_pieces >= 1
+    assert packed.manifest.num_dropped == 2
 
 
 def test_what_does_not_fit_is_refused(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
