@@ -75,7 +75,7 @@ class Console:
         self._total, self._first = total, done
         self._started = self._printed = time.monotonic()
         if self.out.is_terminal:
-            self._task = self._bar.add_task("", total=total, completed=done, figures="")
+            self._task = self._bar.add_task("", total=total, completed=int(done), figures="")
             self._bar.start()
         return self._move
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from groundup.config import UserError, from_dict, to_toml
 from groundup.data.shards import Shards
-from groundup.device import Policy, cpu_name, detect, roof_gflops, seed_everything
+from groundup.device import Policy, cpu_name, detect, roof_gflops
 from groundup.files import atomic_write, read_json, write_json
 from groundup.parallel.world import World, join_world, local_rank
 from groundup.pipeline.console import Console
@@ -69,7 +69,7 @@ class Run:
             "cpu": cpu_name(),
             "cores": self.policy.threads,
             "policy": self.policy.describe(),
-            "roof_gflops": round(roof_gflops(self.policy), 1),
+            "roof_gflops": read_json(self.folder / "device.json")["roof_gflops"],
             "processes": self.world.size,
         }
 
@@ -78,7 +78,6 @@ def speedrun(config: RunConfig, folder: Path) -> Path:
     """Bring the run in `folder` up to date with `config`, stage by stage; returns the folder."""
     started = time.perf_counter()
     with open_run(config, folder) as run:
-        seed_everything(config.seed)
         walk(run, all_stages())
         run.console.done(folder, time.perf_counter() - started)
     return folder
@@ -113,7 +112,7 @@ def _create(folder: Path, config: RunConfig) -> None:
 def _settled_policy(folder: Path, policy: Policy, config: RunConfig, world: World) -> Policy:
     """The policy this run began with on this machine, so that a resumed run computes the same.
 
-    Measuring again could tip a close decision between fp32 and bf16 the other way, as it could on
+    The machine's measured limit is kept beside it. Measuring again could tip a close decision between fp32 and bf16 the other way, as it could on
     another process of the same run.
     """
     path = folder / "device.json"
@@ -125,7 +124,8 @@ def _settled_policy(folder: Path, policy: Policy, config: RunConfig, world: Worl
     if world.is_main:
         saved = read_json(path) if path.exists() else {}
         if {key: saved.get(key) for key in record} != record:
-            write_json(path, {**record, "policy": dataclasses.asdict(policy)})
+            roof = round(roof_gflops(policy), 1)
+            write_json(path, {**record, "policy": dataclasses.asdict(policy), "roof_gflops": roof})
     world.barrier()
     settled = from_dict(Policy, read_json(path)["policy"])
     return dataclasses.replace(settled, device=policy.device)

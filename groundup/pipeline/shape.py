@@ -11,6 +11,7 @@ from groundup.models.presets import Dial, from_depth, gpt2, llama, qwen3
 from groundup.optim.config import OptimizerConfig
 
 if TYPE_CHECKING:
+    from groundup.data.loader import Loader
     from groundup.models.config import DecoderConfig
     from groundup.pipeline.recipe import ModelSection, RunConfig
     from groundup.pipeline.training import TrainingSection
@@ -47,6 +48,12 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
 def rows_per_step(config: RunConfig, section: TrainingSection, model: DecoderConfig) -> int:
     """Rows of one optimizer step: the section's, else the dial's."""
     return section.rows_per_step or _dial(config, model.vocab_size).rows_per_step
+
+
+def default_steps(config: RunConfig, loader: Loader, vocab_size: int) -> int:
+    """Steps for the number of tokens that the dial gives."""
+    tokens = _dial(config, vocab_size).tokens
+    return max(1, round(tokens / (loader.rows_per_step * loader.length)))
 
 
 def settled_optimizer(

@@ -17,9 +17,11 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import UserError, to_dict
+from groundup.device import seed_everything
 from groundup.files import read_json, sha256_bytes, write_json
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Stage:
     """Dataclass of the recipe's section of the same name."""
     reads: tuple[str, ...] = ()
     """Other parts of the recipe that change this stage's outcome, such as "model"."""
+    ignores: tuple[str, ...] = ()
+    """Keys of its own section that only say how the work is carried out, such as "workers"."""
     work: Callable[[Run, Any], Results]
     """Does it, given the run and the section; returns JSON-able results for the report."""
     outputs: tuple[str, ...] = ()
@@ -66,7 +70,11 @@ def all_stages() -> tuple[Stage, ...]:
 
 
 def walk(run: Run, stages: Sequence[Stage]) -> None:
-    """Bring every stage of the run up to date, in order."""
+    """Bring every stage of the run up to date, in order.
+
+    Each begins with the seed of the recipe: what it draws does not depend on whether the stages
+    before it have just run or were skipped.
+    """
     fingerprint = ""
     for stage in stages:
         fingerprint = _fingerprint(stage, run, fingerprint)
@@ -76,6 +84,7 @@ def walk(run: Run, stages: Sequence[Stage]) -> None:
         _begin(stage, run, fingerprint)
         run.console.begin(stage.title)
         start = time.perf_counter()
+        seed_everything(run.config.seed)
         results = stage.work(run, getattr(run.config, stage.name))
         seconds = round(time.perf_counter() - start, 2)
         record = {"fingerprint": fingerprint, "seconds": seconds, "results": results}
@@ -100,6 +109,8 @@ def _record(stage: Stage) -> str:
 
 def _fingerprint(stage: Stage, run: Run, upstream: str) -> str:
     parts = {name: to_dict(getattr(run.config, name)) for name in (stage.name, *stage.reads)}
+    for key in stage.ignores:
+        del parts[stage.name][key]
     text = json.dumps([stage.name, parts, upstream], sort_keys=True)
     return sha256_bytes(text.encode())
 
@@ -113,15 +124,26 @@ def _is_done(stage: Stage, run: Run, fingerprint: str) -> bool:
 
 
 def _begin(stage: Stage, run: Run, fingerprint: str) -> None:
-    """Claim the stage's working state, or move another configuration's out of the way."""
+    """Claim the stage's working state; another configuration's is moved out of the way.
+
+    Where an earlier claim of this very configuration was moved, it is taken back up.
+    """
     claim, work = run.folder / f"stages/{stage.name}.begun.json", run.work_folder(stage.name)
     claimed = read_json(claim)["fingerprint"] if claim.exists() else None
     if run.world.is_main and claimed != fingerprint:
+        # What the stage left behind before is about to be replaced: it no longer counts as done.
+        (run.folder / _record(stage)).unlink(missing_ok=True)
         if work.exists() and claimed is not None:
-            aside = work.with_name(f"{work.name}.{claimed[:8]}")
+            aside = _aside(work, claimed)
             shutil.rmtree(aside, ignore_errors=True)
             work.rename(aside)
             logger.warning("The recipe changed: earlier %s state kept in %s.", stage.name, aside)
+        if _aside(work, fingerprint).exists():
+            _aside(work, fingerprint).rename(work)
         run.log.rewind(lambda row: row.get("stage") != stage.name)
         write_json(claim, {"fingerprint": fingerprint})
     run.world.barrier()
+
+
+def _aside(work: Path, fingerprint: str) -> Path:
+    return work.with_name(f"{work.name}.{fingerprint[:8]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -36,6 +37,10 @@ class TrainingSection:
 
     def __post_init__(self) -> None:
         require(
+            all(map(math.isfinite, (self.minutes, self.epochs, self.rate_scale))),
+            "minutes, epochs and rate_scale must be finite numbers.",
+        )
+        require(
             min(self.minutes, self.epochs, self.steps, self.rows_per_step, self.rate_scale) >= 0,
             "minutes, epochs, steps, rows_per_step and rate_scale cannot be negative.",
         )
@@ -51,14 +56,14 @@ def run_training(
     section: TrainingSection,
     model: Decoder,
     loader: Loader,
-    evaluate: Callable[[], dict[str, float]],
+    evaluate: Callable[[], dict[str, float]] | None,
     sample: Callable[[], str],
     keep_best: bool = False,
 ) -> dict[str, Any]:
     """Train `model` in place, from the stage's newest checkpoint if there is one.
 
-    `keep_best` ends with the weights of the lowest held-out loss instead of the last ones. Returns
-    the stage's figures for the report.
+    `evaluate` is None where nothing is held out. `keep_best` ends with the weights of the lowest
+    held-out loss instead of the last ones. Returns the stage's figures for the report.
     """
     from groundup.optim.build import build_optimizer
     from groundup.optim.schedules import factor
@@ -115,7 +120,7 @@ def _planned_steps(
 ) -> int:
     """The number of steps, decided once: a resumed run must not plan anew."""
     path = run.work_folder(stage) / "plan.json"
-    if path.exists():
+    if run.world.share(path.exists()):  # asked by one: it may appear between two looks
         return read_json(path)["steps"]
     plan: dict[str, Any] = {}
     if section.minutes:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +11,7 @@ from groundup.pipeline.stage import Stage
 from groundup.pipeline.store import read_index
 
 if TYPE_CHECKING:
+    from groundup.eval.bpb import Score
     from groundup.pipeline.run import Run
 
 
@@ -40,24 +43,34 @@ def work(run: Run, section: EvaluateSection) -> dict[str, Any]:
         name: heldout_score(run, base, [shards])
         for name, shards in zip(names, run.shards("heldout"), strict=True)
     }
-    total = sum(list(by_source.values())[1:], start=next(iter(by_source.values())))
     results: dict[str, Any] = {
-        "val_bpb": round(total.bpb, 5),
-        "val_loss": round(total.nll_per_token, 5),
-        "val_perplexity": round(total.perplexity, 3),
-        "heldout_tokens": total.tokens,
-        "heldout_bytes": total.bytes,
-        "val_bpb_by_source": {name: round(score.bpb, 5) for name, score in by_source.items()},
         "texts": [text_sample(run, base, prompt, 120) for prompt in section.prompts],
         "chats": [],
     }
-    run.console.say(f"held-out {total.bpb:.4f} bits per byte over {total.bytes:,} bytes")
+    if by_source:
+        results |= _figures(by_source)
+        run.console.say(
+            f"held-out {results['val_bpb']:.4f} bits per byte "
+            f"over {results['heldout_bytes']:,} bytes"
+        )
     if (run.folder / "sft" / "model.safetensors").exists():
         chat, _, _ = load_model(run.folder / "sft", run.policy.device)
         for question in section.questions:
             turns = [question, section.follow_up] if section.follow_up else [question]
             results["chats"].append(chat_sample(run, chat, turns))
     return results
+
+
+def _figures(by_source: dict[str, Score]) -> dict[str, Any]:
+    total = functools.reduce(operator.add, by_source.values())
+    return {
+        "val_bpb": round(total.bpb, 5),
+        "val_loss": round(total.nll_per_token, 5),
+        "val_perplexity": round(total.perplexity, 3),
+        "heldout_tokens": total.tokens,
+        "heldout_bytes": total.bytes,
+        "val_bpb_by_source": {name: round(score.bpb, 5) for name, score in by_source.items()},
+    }
 
 
 STAGE = Stage(

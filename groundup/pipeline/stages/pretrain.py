@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from groundup.pipeline.stage import Stage
@@ -27,14 +27,12 @@ class PretrainSection(TrainingSection):
 
 def work(run: Run, section: PretrainSection) -> dict[str, Any]:
     from groundup.data.loader import PretrainLoader
-    from groundup.device import seed_everything
     from groundup.models.decoder import Decoder
     from groundup.models.folder import save_model
     from groundup.pipeline.measure import heldout_evaluation, text_sample
-    from groundup.pipeline.shape import model_shape, rows_per_step
+    from groundup.pipeline.shape import default_steps, model_shape, rows_per_step
 
     shape = model_shape(run.config, run.tokenizer.vocab_size)
-    seed_everything(run.config.seed)
     model = Decoder(shape).to(run.policy.torch_device)
     index = read_index(run.folder)
     loader = PretrainLoader(
@@ -45,13 +43,19 @@ def work(run: Run, section: PretrainSection) -> dict[str, Any]:
         run.config.seed,
         documents=section.separate_documents,
     )
+
+    def evaluate() -> dict[str, float]:
+        return heldout_evaluation(run, model, EVALUATION_TOKENS)
+
+    if not (section.minutes or section.epochs or section.steps):
+        section = replace(section, steps=default_steps(run.config, loader, shape.vocab_size))
     results = run_training(
         run,
         "pretrain",
         section,
         model,
         loader,
-        evaluate=lambda: heldout_evaluation(run, model, EVALUATION_TOKENS),
+        evaluate=evaluate if any(source["heldout"] for source in index) else None,
         sample=lambda: text_sample(run, model, section.sample_prompt),
     )
     results["parameters"] = model.num_parameters()
@@ -67,6 +71,7 @@ STAGE = Stage(
     title="Pretrain",
     section=PretrainSection,
     reads=("seed", "size", "model", "device"),
+    ignores=("train", "sample_prompt"),
     work=work,
     outputs=("base/model.safetensors",),
 )

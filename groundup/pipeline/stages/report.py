@@ -19,7 +19,7 @@ class ReportSection:
 
 def work(run: Run, section: ReportSection) -> dict[str, Any]:
     from groundup.config import to_dict
-    from groundup.files import read_json
+    from groundup.files import read_json, write_json
     from groundup.pipeline.report import write_report
 
     if not run.world.is_main:
@@ -33,13 +33,14 @@ def work(run: Run, section: ReportSection) -> dict[str, Any]:
     for name, record in records.items():
         figures = {k: v for k, v in record["results"].items() if isinstance(v, int | float)}
         stages.append({"name": name, "seconds": record["seconds"], **figures})
-    run.write_json(
-        "report.json",
+    # Not run.write_json, where all processes meet: the others have left already.
+    write_json(
+        run.folder / "report.json",
         {
             "name": run.config.name,
             "created": time.strftime("%Y-%m-%d %H:%M"),
             "machine": run.machine,
-            "val_bpb": evaluation["val_bpb"],
+            "val_bpb": evaluation.get("val_bpb"),
             "wall_seconds": round(sum(record["seconds"] for record in records.values()), 1),
             "model": {
                 "parameters": results["pretrain"]["parameters"],

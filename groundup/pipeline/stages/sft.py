@@ -47,10 +47,12 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
     model, tokenizer, _ = load_model(run.folder / "base", run.policy.device)
     length = model.config.context_length
     packed = {}
-    for split in ("train", "heldout"):
+    held_out = [source for source in sources if source["heldout"]]
+    for split in ("train", "heldout") if held_out else ("train",):
         folder = run.folder / "shards" / f"conversations-{split}"
         if run.world.is_main:
-            paths = [documents_path(run.folder, source["key"], split) for source in sources]
+            chosen = sources if split == "train" else held_out
+            paths = [documents_path(run.folder, source["key"], split) for source in chosen]
             write_conversations(
                 folder,
                 (d for path in paths for d in _views(path, section.both_sides)),
@@ -74,7 +76,16 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
         messages = chat_sample(run, model, ["Hi! How are you?"])
         return "\n".join(f"{m['role']}: {m['content']}" for m in messages)
 
-    results = run_training(run, "sft", section, model, loader, evaluate, sample, keep_best=True)
+    results = run_training(
+        run,
+        "sft",
+        section,
+        model,
+        loader,
+        evaluate=evaluate if held_out else None,
+        sample=sample,
+        keep_best=bool(held_out),
+    )
     results["conversations"] = packed["train"].manifest.num_conversations
     if run.world.is_main:
         save_model(run.folder / "sft", model, tokenizer, {"stage": "sft", **results})
@@ -103,5 +114,6 @@ STAGE = Stage(
     title="Fine-tune on conversations",
     section=SFTSection,
     reads=("seed",),
+    ignores=("train",),
     work=work,
 )

@@ -57,4 +57,5 @@ STAGE = Stage(
     section=ShardsSection,
     work=work,
     outputs=("shards",),
+    ignores=("workers",),
 )
