@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from groundup.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from groundup.data.loader import Loader
+    from groundup.device import Policy
     from groundup.models.decoder import Decoder
     from groundup.pipeline.run import Run
 
@@ -83,7 +85,7 @@ def run_training(
         total_steps=0,
         clip_norm=optimizer.clip_norm,
         config=section.train,
-        policy=run.policy,
+        policy=_training_policy(run, section, loader, model.flops_per_token(loader.length)),
         roof_gflops=run.machine["roof_gflops"],
         sink=run.sink,
         checkpoints=Checkpoints(work, section.train.keep_last, run.world),
@@ -113,6 +115,23 @@ def run_training(
     if keep_best:
         results["best_val_loss"] = round(restore_best(model, best), 5)
     return results
+
+
+def _training_policy(
+    run: Run, section: TrainingSection, loader: Loader, flops_per_token: float
+) -> Policy:
+    """The run's policy, without compilation where a short stage on a CPU would not earn it back.
+
+    Compiling takes two cores most of a minute and makes steps 5 to 30 % faster. The decision
+    depends on the recipe alone, so a resumed run makes the same one.
+    """
+    policy, asked = run.policy, run.config.device.compile
+    if asked != "auto" or policy.device != "cpu":
+        return policy
+    steps = section.steps or section.epochs * loader.steps_per_epoch
+    flops = steps * loader.rows_per_step * loader.length * flops_per_token
+    worth = section.minutes >= 3 or flops >= 5e13
+    return dataclasses.replace(policy, compile=policy.compile and worth)
 
 
 def _planned_steps(
