@@ -320,6 +320,8 @@ def peer_model(size: Size, name: str, tuned: bool) -> Any:
             resid_pdrop=0.0,
             embd_pdrop=0.0,
             attn_pdrop=0.0,
+            bos_token_id=None,
+            eos_token_id=None,
             use_cache=not tuned,
         )
         return transformers.GPT2LMHeadModel(config)
