@@ -17,6 +17,7 @@ from groundup.files import atomic_write, read_json, write_json
 from groundup.parallel.world import World, join_world, local_rank
 from groundup.pipeline.console import Console
 from groundup.pipeline.recipe import RunConfig
+from groundup.pipeline.shape import model_shape
 from groundup.pipeline.stage import all_stages, walk
 from groundup.pipeline.store import read_index
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
@@ -77,6 +78,7 @@ class Run:
 def speedrun(config: RunConfig, folder: Path) -> Path:
     """Bring the run in `folder` up to date with `config`, stage by stage; returns the folder."""
     started = time.perf_counter()
+    model_shape(config, config.tokenizer.vocab_size)  # an impossible one is refused before any work
     with open_run(config, folder) as run:
         walk(run, all_stages())
         run.console.done(folder, time.perf_counter() - started)
@@ -112,8 +114,8 @@ def _create(folder: Path, config: RunConfig) -> None:
 def _settled_policy(folder: Path, policy: Policy, config: RunConfig, world: World) -> Policy:
     """The policy this run began with on this machine, so that a resumed run computes the same.
 
-    The machine's measured limit is kept beside it. Measuring again could tip a close decision between fp32 and bf16 the other way, as it could on
-    another process of the same run.
+    The measured limit is kept beside it. Measuring again could tip a close decision between fp32
+    and bf16 the other way, as it could on another process of the same run.
     """
     path = folder / "device.json"
     record = {
