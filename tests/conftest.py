@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -55,3 +58,76 @@ def tiny_model(tiny_tokenizer: Tokenizer) -> Decoder:
         feed_forward=FeedForwardConfig(width=40),
     )
     return Decoder(config).eval()
+
+
+@pytest.fixture
+def known_roof(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Runs in this process take the machine's limit as known, and leave torch's settings alone."""
+    from groundup.pipeline import run
+
+    monkeypatch.setattr(run, "roof_gflops", lambda policy: 100.0)
+    yield
+    torch.use_deterministic_algorithms(False)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_texts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of made-up text: text.txt (prose) and chat.jsonl (60 conversations)."""
+    folder = tmp_path_factory.mktemp("texts")
+    generator = random.Random(0)
+    words = "the house grows stone by stone and we sit near a fire while rain falls on its roof"
+
+    def sentence() -> str:
+        chosen = generator.choices(words.split(), k=generator.randint(4, 12))
+        return " ".join(chosen).capitalize() + "."
+
+    paragraphs = (" ".join(sentence() for _ in range(4)) for _ in range(120))
+    (folder / "text.txt").write_text("\n\n".join(paragraphs))
+    roles = ("user", "assistant") * 2
+    chats = [[{"role": role, "content": sentence()} for role in roles] for _ in range(60)]
+    lines = (json.dumps({"messages": messages}) + "\n" for messages in chats)
+    (folder / "chat.jsonl").write_text("".join(lines))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_recipe(tiny_texts: Path) -> Path:
+    """A recipe of five pretraining and four fine-tuning steps of a model of width 32."""
+    path = tiny_texts / "tiny.toml"
+    path.write_text(
+        f"""
+        size = 1
+        data.sources = [
+            {{ name = "{tiny_texts}/text.txt" }}, {{ name = "{tiny_texts}/chat.jsonl", weight = 0.5 }}
+        ]
+        device = {{ device = "cpu", dtype = "float32", compile = "off", threads = 1 }}
+        tokenizer.vocab_size = 300
+        model = {{ width = 32, num_layers = 1, num_heads = 2, context_length = 64 }}
+        shards.workers = 1
+        evaluate = {{ prompts = ["The "], questions = ["Hi!"], follow_up = "" }}
+        [pretrain]
+        steps = 5
+        rows_per_step = 4
+        train = {{ log_every = 1, evaluate_every = 5, sample_every = 5 }}
+        [sft]
+        steps = 4
+        rows_per_step = 4
+        train = {{ log_every = 1, evaluate_every = 2, sample_every = 4 }}
+        """
+    )
+    return path
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tiny_recipe: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of `tiny_recipe`. Shared by all tests: copy it before changing anything."""
+    from groundup.pipeline import run
+    from groundup.pipeline.recipe import load_recipe
+
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, "roof_gflops", lambda policy: 100.0)
+        run.speedrun(load_recipe(tiny_recipe), folder)
+    torch.use_deterministic_algorithms(False)
+    return folder

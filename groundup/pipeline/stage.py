@@ -38,6 +38,8 @@ class Stage:
     name: str
     after: str | None
     """The stage whose artifact this one needs; None for the first."""
+    before: tuple[str, ...] = ()
+    """Stages that must wait for this one, though they do not name it: where it steps in between."""
     title: str
     """What the console says it is doing."""
     section: type
@@ -56,16 +58,18 @@ class Stage:
 
 @cache
 def all_stages() -> tuple[Stage, ...]:
-    """Every stage found in `pipeline/stages/`, each after the one it follows."""
+    """Every stage found in `pipeline/stages/`, in an order that suits all `after` and `before`."""
     package = importlib.import_module("groundup.pipeline.stages")
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
     found = [importlib.import_module(f"{package.__name__}.{name}").STAGE for name in names]
     ordered: list[Stage] = []
     while len(ordered) < len(found):
         done = {None, *(stage.name for stage in ordered)}
-        ready = [stage for stage in found if stage not in ordered and stage.after in done]
-        assert ready, "a stage follows one that does not exist"
-        ordered += ready
+        waiting = [stage for stage in found if stage not in ordered]
+        held_up = {name for stage in waiting for name in stage.before}
+        ready = [s for s in waiting if s.after in done and s.name not in held_up]
+        assert ready, "a stage follows one that does not exist, or itself"
+        ordered.append(ready[0])
     return tuple(ordered)
 
 
