@@ -2,7 +2,7 @@
 
     python bench/tokenizer.py [--json PATH] [--text FILE] [--vocabulary N] [--rounds N]
 
-The default text is the first 16 MB of the named corpora, encoding takes the first 8 MB of it. All
+The default text is the first 16 MB of the named corpora, encoding takes the first 4 MB of it. All
 sides encode the same documents with the same vocabulary and must give the same number of tokens:
 
     groundup             encode_batch, which calls tiktoken with our spelling of the split pattern
@@ -39,7 +39,7 @@ from groundup.text.store import plain_tokenizer
 from groundup.text.tokenizer import from_vocabulary
 from groundup.text.train import train_tokenizer
 
-TRAIN_BYTES, ENCODE_BYTES = 16_000_000, 8_000_000
+TRAIN_BYTES, ENCODE_BYTES = 16_000_000, 4_000_000
 # As in tiktoken_ext/openai_public.py.
 OPENAI_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+"
