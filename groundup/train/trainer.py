@@ -22,6 +22,7 @@ from groundup.data.loader import Loader
 from groundup.device import Policy
 from groundup.models.decoder import Decoder
 from groundup.optim.clip import clip_global_norm
+from groundup.optim.schedules import set_learning_rates
 from groundup.parallel.apply import gradient_sync, parallelize
 from groundup.parallel.world import World
 from groundup.train.checkpoints import Checkpoints
@@ -183,9 +184,7 @@ class Trainer:
         return self.loader.rows_per_step * self.loader.length
 
     def _set_learning_rate(self) -> float:
-        factor = self.schedule(self.progress.step, self.total_steps)
-        for group in self.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        set_learning_rates(self.optimizer, self.schedule(self.progress.step, self.total_steps))
         return self.optimizer.param_groups[0]["lr"]
 
     def _own_rows(self, step: int) -> Batch:
