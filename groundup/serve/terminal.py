@@ -23,6 +23,7 @@ from groundup.files import read_json, write_json
 from groundup.infer.config import SamplingConfig
 from groundup.infer.generate import Piece
 from groundup.serve.conversation import Conversation
+from groundup.serve.keyboard import echo_off, enable_line_editing
 from groundup.serve.wrap import WordWrap, printable
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def chat(
     if prompt is not None:
         terminal.show_reply(terminal.conversation.reply(prompt))
     elif terminal.interactive:
-        _enable_line_editing(terminal)
+        terminal.line_editing = enable_line_editing(terminal.words())
         terminal.welcome(name)
         terminal.run()
     else:
@@ -72,6 +73,7 @@ class Terminal:
         ask: Callable[[], str] | None = None,
     ) -> None:
         self.conversation = conversation
+        self.line_editing = False
         self.interactive = stdin.isatty() and stdout.isatty()
         self._stdin, self._stdout = stdin, stdout
         self._ask = ask or (self._ask_user if self.interactive else self._ask_pipe)
@@ -123,9 +125,10 @@ class Terminal:
     def show_reply(self, pieces: Generator[Piece]) -> None:
         """Stream a reply to standard output; Ctrl-C ends the reply and nothing else."""
         wrap = WordWrap(self._console.width) if self._stdout.isatty() else None
+        quiet = echo_off(self._stdin) if self.interactive else contextlib.nullcontext()
         start, count, reason = time.perf_counter(), 0, "interrupted"
         try:
-            with contextlib.closing(pieces):
+            with quiet, contextlib.closing(pieces):
                 for piece in pieces:
                     count, reason = count + 1, piece.stop_reason or reason
                     text = printable(piece.text)
@@ -136,6 +139,10 @@ class Terminal:
         self._write((wrap.finish() if wrap else "") + "\n")
         if self.interactive:
             self._footer(count, time.perf_counter() - start, reason)
+
+    def words(self) -> list[str]:
+        """What the Tab key completes: commands and the names of settings."""
+        return [f"/{name}" for name in self.commands] + list(to_dict(self.conversation.sampling))
 
     def welcome(self, name: str) -> None:
         """Who is talking, and how to get help and out."""
@@ -168,7 +175,7 @@ class Terminal:
     def _ask_user(self) -> str:
         """One message from the keyboard; a backslash at the end of a line continues it."""
         prompt = PROMPT
-        if self._console.color_system and "readline" in sys.modules:
+        if self._console.color_system and self.line_editing:
             # \001 and \002 tell line editing that the colour between them takes no room.
             prompt = f"\001\033[1;36m\002{PROMPT}\001\033[0m\002"
         line = input(prompt)
@@ -247,20 +254,3 @@ def _parse(name: str, value: str) -> object:
 
 def _show(setting: object) -> str:
     return json.dumps(setting, ensure_ascii=False) if setting not in (None, []) else "none"
-
-
-def _enable_line_editing(terminal: Terminal) -> None:
-    """History with the arrow keys, and Tab for commands and settings, where readline exists."""
-    try:
-        import readline
-    except ImportError:
-        return
-    words = [f"/{name}" for name in terminal.commands] + list(to_dict(SamplingConfig()))
-
-    def complete(start: str, index: int) -> str | None:
-        matches = [word for word in words if start and word.startswith(start)]
-        return matches[index] + " " if index < len(matches) else None
-
-    readline.set_completer_delims(" ")
-    readline.set_completer(complete)
-    readline.parse_and_bind("tab: complete")
