@@ -73,6 +73,30 @@ def find_files(name: str) -> list[Path]:
     return files
 
 
+def decoded_blocks(file: Path) -> Iterator[tuple[str, bool]]:
+    """A UTF-8 text file as pairs (block of text, is it the last), without a byte-order mark.
+
+    Raises UserError at a NUL byte and at invalid UTF-8, naming the offset.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    offset, last = 0, False
+    with open(file, "rb") as handle:
+        while not last:
+            block = handle.read(BLOCK)
+            last = not block
+            _refuse_binary(block, f"{file} at byte", offset)
+            held = len(decoder.getstate()[0])  # bytes of a character begun in the last block
+            try:
+                text = decoder.decode(block, final=last)
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{file} is not valid UTF-8 at byte {offset - held + error.start} "
+                    f"({error.reason}): convert it to UTF-8 first."
+                ) from None
+            yield (text if offset else text.removeprefix("\ufeff")), last
+            offset += len(block)
+
+
 def _read_files(config: SourceConfig) -> Iterator[Document]:
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     files = find_files(config.name)
@@ -87,7 +111,7 @@ def _read_text(file: Path, label: str, config: SourceConfig) -> Iterator[Documen
     size = file.stat().st_size
     limit = min(TEXT_DOCUMENT, max(256, size // TEXT_DOCUMENTS))
     number, buffer = 0, ""
-    for block, last in _decoded_blocks(file):
+    for block, last in decoded_blocks(file):
         buffer += block
         start = 0
         while len(buffer) - start > limit or (last and start < len(buffer)):
@@ -109,27 +133,6 @@ def _cut(text: str, start: int, limit: int) -> int:
         if found >= 0:
             return found + len(boundary)
     return end
-
-
-def _decoded_blocks(file: Path) -> Iterator[tuple[str, bool]]:
-    """Pairs (text, is it the last). Refuses NUL bytes and invalid UTF-8, naming the offset."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    offset, last = 0, False
-    with open(file, "rb") as handle:
-        while not last:
-            block = handle.read(BLOCK)
-            last = not block
-            _refuse_binary(block, f"{file} at byte", offset)
-            held = len(decoder.getstate()[0])  # bytes of a character begun in the last block
-            try:
-                text = decoder.decode(block, final=last)
-            except UnicodeDecodeError as error:
-                raise UserError(
-                    f"{file} is not valid UTF-8 at byte {offset - held + error.start} "
-                    f"({error.reason}): convert it to UTF-8 first."
-                ) from None
-            yield (text if offset else text.removeprefix("\ufeff")), last
-            offset += len(block)
 
 
 def _read_jsonl(file: Path, label: str, config: SourceConfig) -> Iterator[Document]:

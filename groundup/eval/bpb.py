@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.config import UserError
+from groundup.data.sources import decoded_blocks
 from groundup.infer.generate import evaluating
 
 if TYPE_CHECKING:
@@ -167,20 +168,11 @@ def _windows(documents_ids: Iterable[np.ndarray], length: int) -> Iterator[np.nd
 
 
 def _read_text(path: Path) -> str:
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"Text file {path} does not exist.") from None
-    except IsADirectoryError:
-        raise UserError(f"{path} is a folder; name a UTF-8 text file in it.") from None
-    if b"\0" in data[:8192]:
-        raise UserError(f"{path} looks like a binary file; a UTF-8 text file is needed.")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path} is not valid UTF-8 (byte {error.start}); convert it, for example with iconv."
-        ) from None
+    if not path.exists():
+        raise UserError(f"Text file {path} does not exist.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a UTF-8 text file in it.")
+    text = "".join(block for block, _ in decoded_blocks(path))
     if not text.strip():
         raise UserError(f"{path} has no text in it.")
     return text
