@@ -195,6 +195,8 @@ def view(words: list[str]) -> None:
         messages = json.loads(Path(options.messages).read_text(encoding="utf-8"))
     except ValueError as error:
         raise UserError(f"{options.messages} is not valid JSON: {error}.") from None
+    if not isinstance(messages, list):
+        raise UserError(f'{options.messages} should hold a list of {{"role", "content"}} objects.')
     print(colour_view(tokenizer, render(tokenizer, messages)))
 
 

@@ -67,7 +67,8 @@ def known_roof(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(run, "roof_gflops", lambda policy: 100.0)
     yield
-    torch.use_deterministic_algorithms(False)
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
     torch.set_num_threads(1)
 
 
@@ -99,7 +100,8 @@ def tiny_recipe(tiny_texts: Path) -> Path:
         f"""
         size = 1
         data.sources = [
-            {{ name = "{tiny_texts}/text.txt" }}, {{ name = "{tiny_texts}/chat.jsonl", weight = 0.5 }}
+            {{ name = "{tiny_texts}/text.txt" }},
+            {{ name = "{tiny_texts}/chat.jsonl", weight = 0.5 }},
         ]
         device = {{ device = "cpu", dtype = "float32", compile = "off", threads = 1 }}
         tokenizer.vocab_size = 300

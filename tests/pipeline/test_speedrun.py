@@ -1,4 +1,4 @@
-"""From raw text to a chat, tiny: every artifact, the report's contract, running again, the verbs."""
+"""From raw text to a chat, tiny: the artifacts, the report's contract, running again, the verbs."""
 
 from __future__ import annotations
 

@@ -1,0 +1,115 @@
+"""One process or two: the same rows in the same order, the same losses, the same checkpoints."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from groundup.data.documents import Document
+from groundup.data.shards import write_shards
+from groundup.parallel.world import World, join_world
+
+if TYPE_CHECKING:
+    from groundup.text.tokenizer import Tokenizer
+
+WORKER = Path(__file__).with_name("worker.py")
+STEPS = 20
+
+
+def load_worker() -> Any:
+    spec = importlib.util.spec_from_file_location("data_parallel_worker", WORKER)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def records(
+    tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, list[dict[str, Any]]]:
+    """What each process of four runs recorded: "one" and "two" processes from the start; "grown"
+    from one to two at step 10, and "shrunk" from two to one."""
+    folder = tmp_path_factory.mktemp("parallel")
+    texts = [f"Document {i}: " + "stones and beams, " * (i % 7) for i in range(60)]
+    documents = [Document("test", str(i), text) for i, text in enumerate(texts)]
+    write_shards(folder / "shards", documents, tiny_tokenizer, workers=1)
+
+    def job(name: str, micro_rows: int) -> dict[str, Any]:
+        return {
+            "shards": str(folder / "shards"),
+            "fingerprint": tiny_tokenizer.fingerprint,
+            "checkpoints": str(folder / name),
+            "record": str(folder / f"{name}.json"),
+            "steps": STEPS,
+            "micro_rows": micro_rows,
+        }
+
+    def half_way(source: str, target: str) -> None:
+        shutil.copytree(folder / source / "step-00000010", folder / target / "step-00000010")
+
+    worker = load_worker()
+    worker.train(job("one", 8), World())
+    half_way("one", "grown")
+    (folder / "jobs.json").write_text(json.dumps([job("two", 2), job("grown", 4)]))
+    words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    result = subprocess.run(
+        [*words, str(WORKER), str(folder / "jobs.json")],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parents[2])},
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stderr
+    half_way("two", "shrunk")
+    worker.train(job("shrunk", 8), World())
+    return {
+        name: [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}.json.*"))]
+        for name in ("one", "two", "grown", "shrunk")
+    }
+
+
+def test_the_worlds_were_as_meant(records: dict[str, list[dict[str, Any]]]) -> None:
+    sizes = {name: [r["size"] for r in found] for name, found in records.items()}
+    assert sizes == {"one": [1], "two": [2, 2], "grown": [2, 2], "shrunk": [1]}
+    assert len(records["two"][1]["rows"]) == 0  # one log, written by the first process
+
+
+def test_the_rows_are_the_same_in_the_same_order(records: dict[str, list[dict[str, Any]]]) -> None:
+    (one,) = records["one"]
+    first, second = records["two"]
+    assert not first["seen"].keys() & second["seen"].keys()
+    assert first["seen"] | second["seen"] == one["seen"]
+    assert len(one["seen"]) == 8 * STEPS
+    assert len(set(one["seen"].values())) > 8
+
+
+@pytest.mark.parametrize(("name", "start"), [("two", 0), ("grown", 10), ("shrunk", 10)])
+def test_the_losses_are_the_same(
+    records: dict[str, list[dict[str, Any]]], name: str, start: int
+) -> None:
+    expected = records["one"][0]["rows"][start:]
+    found = records[name][0]["rows"]
+    assert [row[0] for row in found] == list(range(start + 1, STEPS + 1))
+    for (_, loss, norm), (_, other_loss, other_norm) in zip(expected, found, strict=True):
+        assert math.isclose(loss, other_loss, rel_tol=1e-5)
+        assert math.isclose(norm, other_norm, rel_tol=1e-3)
+
+
+def test_a_lone_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with join_world("cpu") as world:
+        assert world == World(rank=0, size=1) and world.is_main
+        assert world.sum([1.5, 2.0]) == [1.5, 2.0]
+        assert world.any(True) and not world.any(False)
+        assert world.share({"a": 1}) == {"a": 1}
+        world.barrier()
