@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 # The first is the pattern of GPT-4's cl100k vocabulary (github.com/openai/tiktoken) written for
 # speed: everything that needs no look-ahead stands in one group, which the engine inside tiktoken
-# hands whole to a finite automaton (1.4 times the encoding speed of the original spelling, see bench/tokenizer.py). The
+# hands whole to a finite automaton (1.4 times as fast as the original: see bench/tokenizer.py). The
 # engines that run it (fancy-regex in tiktoken and rustbpe, Oniguruma in tokenizers) class every
 # Unicode character alike, which the tests check.
 _GPT4 = (
