@@ -28,11 +28,11 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
         "num_layers": section.num_layers or dial.num_layers,
         "num_heads": heads,
         "context_length": dial.context_length,
+        "dropout": section.dropout,
     }
     if section.family == "gpt2":
         _refuse(section, "num_kv_heads", "head_width", "feed_forward_width", "tie_embeddings")
-        return gpt2(**shape, dropout=section.dropout)
-    _refuse(section, "dropout")
+        return gpt2(**shape)
     shape |= {
         "num_kv_heads": section.num_kv_heads or None,
         "head_width": section.head_width or None,
