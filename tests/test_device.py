@@ -51,7 +51,6 @@ def test_the_cpu_dtype_is_the_one_that_measures_faster(
         (DeviceConfig(device="mps"), "not a Mac with Metal"),
         (DeviceConfig(device="cpu", dtype="float16"), "'float16' is for GPUs"),
         (DeviceConfig(device="cpu", dtype="float8"), "must be auto, float32"),  # type: ignore[arg-type]
-        (DeviceConfig(device="cpu", threads=-1), "threads cannot be negative"),
     ],
 )
 def test_what_is_not_here_is_refused(
@@ -61,6 +60,11 @@ def test_what_is_not_here_is_refused(
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UserError, match=message):
         detect(config)
+
+
+def test_threads_cannot_be_negative() -> None:
+    with pytest.raises(UserError, match="threads cannot be negative"):
+        DeviceConfig(threads=-1)
 
 
 def test_compile_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
