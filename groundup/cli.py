@@ -146,15 +146,17 @@ def generate(words: list[str]) -> None:
     """let a model continue a text"""
     options = _parse(Generate, words, "generate")
     from groundup.infer.generate import generate as stream
+    from groundup.serve.wrap import printable, use_utf8
 
     sampling = options.sampling
     if options.greedy:
         sampling = dataclasses.replace(sampling, temperature=0.0)
     model, tokenizer, _ = _load(options.model)
     ids = [tokenizer.special["<|bos|>"], *tokenizer.encode(options.prompt)]
+    use_utf8(sys.stdout)
     print(options.prompt, end="", flush=True)
     for piece in stream(model, tokenizer, ids, sampling):
-        print(piece.text, end="", flush=True)
+        print(printable(piece.text), end="", flush=True)
     print()
 
 
@@ -163,11 +165,9 @@ def score(words: list[str]) -> None:
     options = _parse(Score, words, "score")
     if not options.text:
         raise UserError("Name the text to score: groundup score MODEL --text FILE")
-    from groundup.device import detect
     from groundup.eval.bpb import score_text_file
 
-    policy = detect()
-    model, tokenizer, _ = _load(options.model, policy.device)
+    model, tokenizer, policy = _load(options.model)
     result = score_text_file(model, tokenizer, options.text, policy, options.length)
     print(json.dumps(result.as_dict()))
 
@@ -248,10 +248,15 @@ def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
     return value, rest
 
 
-def _load(name: str, device: str = "cpu") -> Any:
+def _load(name: str) -> Any:
+    """Model, tokenizer and policy for inference: on the GPU where there is one, in fp32."""
+    from groundup.device import DeviceConfig, detect
     from groundup.models.folder import load_model, resolve_model
 
-    return load_model(resolve_model(name), device)
+    folder = resolve_model(name)
+    policy = detect(DeviceConfig(dtype="float32", deterministic=False))
+    model, tokenizer, _ = load_model(folder, policy.device)
+    return model, tokenizer, policy
 
 
 def _leave(message: str) -> None:

@@ -7,7 +7,6 @@ reply comes out as plain text, and everything else goes to standard error.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import sys
 import time
@@ -24,7 +23,7 @@ from groundup.infer.config import SamplingConfig
 from groundup.infer.generate import Piece
 from groundup.serve.conversation import Conversation
 from groundup.serve.keyboard import echo_off, enable_line_editing
-from groundup.serve.wrap import WordWrap, printable
+from groundup.serve.wrap import WordWrap, printable, use_utf8
 
 if TYPE_CHECKING:
     from groundup.models.decoder import Decoder
@@ -47,9 +46,8 @@ def chat(
     With a `prompt`, print the reply to it and return. Raises UserError for a prompt that is too
     long.
     """
-    for stream in (sys.stdin, sys.stdout):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal may be set to ASCII; text is not
-            stream.reconfigure(encoding="utf-8", errors="replace")
+    use_utf8(sys.stdin)
+    use_utf8(sys.stdout)
     terminal = Terminal(Conversation(model, tokenizer, sampling, system), sys.stdin, sys.stdout)
     if prompt is not None:
         terminal.show_reply(terminal.conversation.reply(prompt))

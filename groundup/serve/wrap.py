@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import unicodedata
+from typing import TextIO
 
 from rich.cells import cell_len
 
@@ -64,3 +66,9 @@ def printable(text: str) -> str:
     What a model writes must not move the cursor, change colours or retitle the window.
     """
     return "".join(c for c in text if c in "\n\t" or unicodedata.category(c) != "Cc")
+
+
+def use_utf8(stream: TextIO) -> None:
+    """A terminal may be set to ASCII; text is not."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="replace")
