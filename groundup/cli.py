@@ -26,6 +26,7 @@ HELP = """groundup: language models from the ground up.
   groundup score MODEL --text FILE                                 how well it predicts a text
   groundup inspect MODEL                                           its parts, sizes and costs
   groundup view MODEL --messages FILE                              what a chat trains on, coloured
+  groundup tokens MODEL [--text FILE]                              how well its tokenizer compresses
   groundup doctor                                                  what this machine can do
 
 MODEL is a model folder, a run folder such as runs/demo, or the name of a pulled model.
@@ -77,6 +78,13 @@ class View:
     model: str
     messages: str = ""
     """A JSON file: a list of {"role", "content"}."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    model: str
+    text: str = ""
+    """A UTF-8 text file of your own, beside the built-in samples."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +208,21 @@ def view(words: list[str]) -> None:
     print(colour_view(tokenizer, render(tokenizer, messages)))
 
 
+def tokens(words: list[str]) -> None:
+    """bytes per token, next to the vocabularies of GPT-2 and GPT-4 where they are installed"""
+    options = _parse(Tokens, words, "tokens")
+    from groundup.data.sources import read_text_file
+    from groundup.models.folder import resolve_model
+    from groundup.text.evaluate import compare, installed_vocabularies, sample_texts, table
+    from groundup.text.tokenizer import load_tokenizer
+
+    own = load_tokenizer(resolve_model(options.model))
+    texts = sample_texts()
+    if options.text:
+        texts[Path(options.text).name] = read_text_file(options.text)
+    print(table(compare({"this model": own, **installed_vocabularies()}, texts)))
+
+
 def doctor(words: list[str]) -> None:
     """what this machine can do, detected and measured"""
     options = _parse(Doctor, words, "doctor")
@@ -215,7 +238,7 @@ def doctor(words: list[str]) -> None:
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
-    verb.__name__: verb for verb in (speedrun, chat, generate, score, inspect, view, doctor)
+    verb.__name__: verb for verb in (speedrun, chat, generate, score, inspect, view, tokens, doctor)
 }
 
 

@@ -73,7 +73,20 @@ def find_files(name: str) -> list[Path]:
     return files
 
 
-def decoded_blocks(file: Path) -> Iterator[tuple[str, bool]]:
+def read_text_file(path: str | Path) -> str:
+    """The whole of a UTF-8 text file. Raises UserError when there is none, or no text in it."""
+    path = Path(path)
+    if not path.exists():
+        raise UserError(f"Text file {path} does not exist.")
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a UTF-8 text file in it.")
+    text = "".join(block for block, _ in _decoded_blocks(path))
+    if not text.strip():
+        raise UserError(f"{path} has no text in it.")
+    return text
+
+
+def _decoded_blocks(file: Path) -> Iterator[tuple[str, bool]]:
     """A UTF-8 text file as pairs (block of text, is it the last), without a byte-order mark.
 
     Raises UserError at a NUL byte and at invalid UTF-8, naming the offset.
@@ -111,7 +124,7 @@ def _read_text(file: Path, label: str, config: SourceConfig) -> Iterator[Documen
     size = file.stat().st_size
     limit = min(TEXT_DOCUMENT, max(256, size // TEXT_DOCUMENTS))
     number, buffer = 0, ""
-    for block, last in decoded_blocks(file):
+    for block, last in _decoded_blocks(file):
         buffer += block
         start = 0
         while len(buffer) - start > limit or (last and start < len(buffer)):

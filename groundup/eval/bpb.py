@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.config import UserError
-from groundup.data.sources import decoded_blocks
+from groundup.data.sources import read_text_file
 from groundup.infer.generate import evaluating
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ def score_text_file(
     model: Decoder, tokenizer: Tokenizer, path: str | Path, policy: Policy, length: int = 0
 ) -> Score:
     """Score a UTF-8 text file as one document. Raises UserError when it is not one, or empty."""
-    return score_text(model, tokenizer, _read_text(Path(path)), policy, length)
+    return score_text(model, tokenizer, read_text_file(path), policy, length)
 
 
 def _score_windows(
@@ -165,14 +165,3 @@ def _windows(documents_ids: Iterable[np.ndarray], length: int) -> Iterator[np.nd
     for ids in documents_ids:
         for start in range(0, len(ids) - 1, length):
             yield ids[start : start + length + 1]
-
-
-def _read_text(path: Path) -> str:
-    if not path.exists():
-        raise UserError(f"Text file {path} does not exist.")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a UTF-8 text file in it.")
-    text = "".join(block for block, _ in decoded_blocks(path))
-    if not text.strip():
-        raise UserError(f"{path} has no text in it.")
-    return text

@@ -68,7 +68,11 @@ def save_model(
         _write_json(temporary / "groundup.json", facts)
         state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
         tensors = {k: v.contiguous() for k, v in _to_file(config, state).items()}
-        save_file(tensors, temporary / "model.safetensors", metadata={"format": "pt"})
+        path = temporary / "model.safetensors"
+        try:
+            save_file(tensors, path, metadata={"format": "pt"})
+        except SafetensorError as error:  # the library's wrapping of a full disk and the like
+            raise OSError(f"Could not write {path}: {error}") from None
 
 
 def load_model(
