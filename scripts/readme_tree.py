@@ -34,7 +34,7 @@ def shorten(text: str) -> str:
 
 def tree() -> str:
     """The whole tree, one line a file."""
-    out = ["groundup/"]
+    out = ["groundup/              the package; a folder imports only folders below it"]
     for folder in FOLDERS:
         path = ROOT / "groundup" / folder
         if not path.is_dir():
@@ -52,7 +52,7 @@ def tree() -> str:
 def main() -> None:
     readme = ROOT / "README.md"
     text = readme.read_text(encoding="utf-8")
-    block = re.compile(r"```text\ngroundup/\n.*?```", re.DOTALL)
+    block = re.compile(r"```text\ngroundup/.*?```", re.DOTALL)
     readme.write_text(block.sub(lambda _: f"```text\n{tree()}\n```", text), encoding="utf-8")
 
 

@@ -350,7 +350,7 @@ def test_a_run_folder_that_cannot_be_written(
     assert (tmp_path / "file").read_text() == "x"
 
 
-@pytest.mark.parametrize("kilobytes", [60, 260, 520])
+@pytest.mark.parametrize("kilobytes", [60, 260, 440, 520, 560, 640])
 def test_a_full_disk(
     refused: Refused, tiny_recipe: Path, small_disk: Callable[..., Path], kilobytes: int
 ) -> None:
