@@ -38,6 +38,11 @@ class Run:
         """Where a stage keeps its checkpoints while it is at work."""
         return self.folder / "checkpoints" / stage
 
+    def model_folder(self, *names: str) -> Path | None:
+        """The first of these model folders that the run has, such as "mid" before "base"."""
+        paths = (self.folder / name for name in names)
+        return next((path for path in paths if (path / "model.safetensors").exists()), None)
+
     def write_json(self, name: str, data: Any) -> None:
         """Write a JSON file below the run folder, once for all processes."""
         if self.world.is_main:

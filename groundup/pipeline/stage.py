@@ -48,6 +48,8 @@ class Stage:
     """Other parts of the recipe that change this stage's outcome, such as "model"."""
     ignores: tuple[str, ...] = ()
     """Keys of its own section that only say how the work is carried out, such as "workers"."""
+    inputs: Callable[[Any], Any] | None = None
+    """What the outcome depends on outside the recipe, as JSON, given the section: file contents."""
     work: Callable[[Run, Any], Results]
     """Does it, given the run and the section; returns JSON-able results for the report."""
     outputs: tuple[str, ...] = ()
@@ -115,7 +117,8 @@ def _fingerprint(stage: Stage, run: Run, upstream: str) -> str:
     parts = {name: to_dict(getattr(run.config, name)) for name in (stage.name, *stage.reads)}
     for key in stage.ignores:
         del parts[stage.name][key]
-    text = json.dumps([stage.name, parts, upstream], sort_keys=True)
+    outside = stage.inputs(getattr(run.config, stage.name)) if stage.inputs else None
+    text = json.dumps([stage.name, parts, outside, upstream], sort_keys=True)
     return sha256_bytes(text.encode())
 
 

@@ -13,6 +13,16 @@ if TYPE_CHECKING:
     from groundup.pipeline.run import Run
 
 
+def contents(config: DataConfig) -> dict[str, str]:
+    """The SHA-256 of every file of the user's own, so that an edit is noticed."""
+    from groundup.data.corpora import CORPORA
+    from groundup.data.sources import find_files
+    from groundup.files import sha256_file
+
+    own = [s.name for s in config.sources if s.name not in CORPORA and not s.name.startswith("hf:")]
+    return {str(file): sha256_file(file) for name in own for file in find_files(name)}
+
+
 def work(run: Run, config: DataConfig) -> dict[str, Any]:
     from groundup.data.split import prepare
 
@@ -50,6 +60,7 @@ STAGE = Stage(
     after=None,
     title="Get and clean the text",
     section=DataConfig,
+    inputs=contents,
     work=work,
     outputs=("documents/index.json",),
 )

@@ -53,8 +53,9 @@ def work(run: Run, section: EvaluateSection) -> dict[str, Any]:
             f"held-out {results['val_bpb']:.4f} bits per byte "
             f"over {results['heldout_bytes']:,} bytes"
         )
-    if (run.folder / "sft" / "model.safetensors").exists():
-        chat, _, _ = load_model(run.folder / "sft", run.policy.device)
+    tuned = run.model_folder("rl", "sft")
+    if tuned is not None:
+        chat, _, _ = load_model(tuned, run.policy.device)
         for question in section.questions:
             turns = [question, section.follow_up] if section.follow_up else [question]
             results["chats"].append(chat_sample(run, chat, turns))

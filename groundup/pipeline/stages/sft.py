@@ -44,7 +44,9 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
         why = "no training time was asked for" if sources else "no source holds conversations"
         run.console.say(f"nothing to do: {why}")
         return {"skipped": why}
-    model, tokenizer, _ = load_model(run.folder / "base", run.policy.device)
+    start = run.model_folder("mid", "base")
+    assert start is not None, "a stage before this one trains a base model"
+    model, tokenizer, _ = load_model(start, run.policy.device)
     length = model.config.context_length
     packed = {}
     held_out = [source for source in sources if source["heldout"]]
