@@ -56,7 +56,9 @@ def text_sample(run: Run, model: Decoder, prompt: str = "", max_tokens: int = 80
 def chat_sample(run: Run, model: Decoder, turns: list[str], max_tokens: int = 80) -> list[Message]:
     """A conversation: the given user turns, each with the model's reply, with a fixed seed."""
     messages: list[Message] = []
-    sampling = SamplingConfig(seed=run.config.seed, max_tokens=max_tokens, top_p=0.95)
+    sampling = SamplingConfig(
+        seed=run.config.seed, max_tokens=max_tokens, temperature=0.6, top_p=0.95
+    )
     for turn in turns:
         messages.append({"role": "user", "content": turn})
         ids = render(run.tokenizer, messages, reply=True).ids
