@@ -50,6 +50,13 @@ class TrainingSection:
             sum(value > 0 for value in (self.minutes, self.epochs, self.steps)) <= 1,
             "Set only one of minutes, epochs and steps: each says how long the stage trains.",
         )
+        default = OptimizerConfig()
+        for name in ("learning_rate", "embedding_learning_rate", "muon_learning_rate"):
+            require(
+                self.rate_scale == 0 or getattr(self.optimizer, name) == getattr(default, name),
+                f"optimizer.{name} has no effect while the dial sets the rates: set rate_scale = 0 "
+                "beside it, and all rates are yours.",
+            )
 
 
 def run_training(
