@@ -54,6 +54,9 @@ class Stage:
     """Does it, given the run and the section; returns JSON-able results for the report."""
     outputs: tuple[str, ...] = ()
     """Paths below the run folder that must exist for the stage to count as done."""
+    artifact: str | None = None
+    """The model folder it writes, below the run folder: an older one goes aside before the work.
+    A stage that finds nothing to do writes none, and says why in its results as "skipped"."""
     every_time: bool = False
     """Never skipped."""
 
@@ -126,20 +129,29 @@ def _is_done(stage: Stage, run: Run, fingerprint: str) -> bool:
     path = run.folder / _record(stage)
     if stage.every_time or not path.exists():
         return False
-    outputs_exist = all((run.folder / output).exists() for output in stage.outputs)
-    return read_json(path)["fingerprint"] == fingerprint and outputs_exist
+    record = read_json(path)
+    outputs = [*stage.outputs]
+    if stage.artifact and "skipped" not in record["results"]:
+        outputs.append(f"{stage.artifact}/model.safetensors")
+    outputs_exist = all((run.folder / output).exists() for output in outputs)
+    return record["fingerprint"] == fingerprint and outputs_exist
 
 
 def _begin(stage: Stage, run: Run, fingerprint: str) -> None:
     """Claim the stage's working state; another configuration's is moved out of the way.
 
-    Where an earlier claim of this very configuration was moved, it is taken back up.
+    With it goes the model that the other configuration made: it must not pass for this one's. Where
+    an earlier claim of this very configuration was moved, its working state is taken back up.
     """
     claim, work = run.folder / f"stages/{stage.name}.begun.json", run.work_folder(stage.name)
     claimed = read_json(claim)["fingerprint"] if claim.exists() else None
     if run.world.is_main and claimed != fingerprint:
         # What the stage left behind before is about to be replaced: it no longer counts as done.
         (run.folder / _record(stage)).unlink(missing_ok=True)
+        if stage.artifact and (run.folder / stage.artifact).exists():
+            shutil.rmtree(work / "model", ignore_errors=True)
+            work.mkdir(parents=True, exist_ok=True)
+            (run.folder / stage.artifact).rename(work / "model")
         if work.exists() and claimed is not None:
             aside = _aside(work, claimed)
             shutil.rmtree(aside, ignore_errors=True)

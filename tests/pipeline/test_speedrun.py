@@ -151,6 +151,22 @@ def test_a_longer_sft_keeps_the_pretrained_model(
     assert "steps = 6" in (run / "config.toml").read_text()
 
 
+def test_no_tuned_model_of_an_earlier_recipe_answers(
+    tiny_run: Path, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    tuned = (run / "sft" / "model.safetensors").read_bytes()
+    words = ["speedrun", str(tiny_recipe), "--run", str(run)]
+    main([*words, "--sft.steps", "0"])
+    assert resolve_model(run).name == "base" and not (run / "sft").exists()
+    assert read_json(run / "report.json")["chats"] == []
+    main(words)
+    assert (run / "sft" / "model.safetensors").read_bytes() == tuned
+    shutil.rmtree(run / "sft")
+    main(words)
+    assert (run / "sft" / "model.safetensors").read_bytes() == tuned
+
+
 def test_nothing_held_out_and_nothing_tuned(
     tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

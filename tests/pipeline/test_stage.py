@@ -140,6 +140,35 @@ def test_the_state_of_another_recipe_is_kept_aside_and_taken_back(
     assert [p.name for p in work.iterdir()] == ["state-1"]
 
 
+def test_a_model_of_another_recipe_goes_aside_with_its_state(three: Fixture) -> None:
+    work = three.stages[1].work
+
+    def tune(run: Run, section: Section) -> dict[str, Any]:
+        results = work(run, section)
+        if section.value == 0:
+            return {"skipped": "nothing to do"}
+        (run.folder / "tuned").mkdir(exist_ok=True)
+        (run.folder / "tuned" / "model.safetensors").write_text(f"model {section.value}")
+        return results
+
+    tuner = dataclasses.replace(three.stages[1], work=tune, artifact="tuned")
+    three.stages = (three.stages[0], tuner, three.stages[2])
+    model = three.folder / "tuned" / "model.safetensors"
+    three.walk()
+    assert three.walk(b=Section(value=0)) == ["b", "c"]
+    assert not model.parent.exists()
+    (kept,) = three.folder.glob("checkpoints/b.*/model/model.safetensors")
+    assert kept.read_text() == "model 1"
+    assert three.walk(b=Section(value=0)) == []  # nothing to do is done, too
+    three.walk(b=Section(value=7))
+    assert model.read_text() == "model 7"
+    with pytest.raises(InterruptedError):
+        three.walk(a=Section(value=13), b=Section(value=7))
+    three.walk(b=Section(value=7))
+    model.unlink()
+    assert three.walk(b=Section(value=7)) == ["b"]
+
+
 def test_the_log_holds_one_attempt_of_each_stage(three: Fixture) -> None:
     three.walk()
     three.walk(b=Section(value=2))

@@ -73,5 +73,5 @@ STAGE = Stage(
     reads=("seed", "size", "model", "device"),
     ignores=("train", "sample_prompt"),
     work=work,
-    outputs=("base/model.safetensors",),
+    artifact="base",
 )

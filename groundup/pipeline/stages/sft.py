@@ -118,4 +118,5 @@ STAGE = Stage(
     reads=("seed",),
     ignores=("train",),
     work=work,
+    artifact="sft",
 )
