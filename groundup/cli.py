@@ -155,12 +155,13 @@ def generate(words: list[str]) -> None:
     options = _parse(Generate, words, "generate")
     from groundup.infer.generate import generate as stream
     from groundup.serve.wrap import printable, use_utf8
+    from groundup.text.tokenizer import opening
 
     sampling = options.sampling
     if options.greedy:
         sampling = dataclasses.replace(sampling, temperature=0.0)
     model, tokenizer, _ = _load(options.model)
-    ids = [tokenizer.special["<|bos|>"], *tokenizer.encode(options.prompt)]
+    ids = [*opening(tokenizer), *tokenizer.encode(options.prompt)]
     use_utf8(sys.stdout)
     print(options.prompt, end="", flush=True)
     for piece in stream(model, tokenizer, ids, sampling):

@@ -289,6 +289,29 @@ def test_damaged_and_missing_models(
     assert "is a file" in refused(verb, tiny_texts / "text.txt", *extra)
 
 
+def test_a_tokenizer_made_elsewhere_may_have_no_bos(
+    refused: Refused, tiny_run: Path, tiny_texts: Path, tmp_path: Path, capsys
+) -> None:
+    from groundup.text.tokenizer import BPETokenizer, load_tokenizer
+    from groundup.text.vocabulary import Vocabulary
+
+    model = shutil.copytree(tiny_run / "base", tmp_path / "model")
+    (model / "groundup.json").unlink()  # as downloaded
+    (model / "tokenizer_config.json").unlink()
+    ours = load_tokenizer(tiny_run / "base")
+    assert isinstance(ours, BPETokenizer)
+    vocabulary = ours.vocabulary
+    pieces = vocabulary.pieces[: -len(vocabulary.special)]
+    BPETokenizer(Vocabulary("bpe", vocabulary.pattern, pieces)).save(model)
+    assert "no <|bos|> to start from" in refused("generate", model)
+    capsys.readouterr()
+    main(["generate", str(model), "--prompt", "The", "--max-tokens", "3", "--greedy"])
+    assert capsys.readouterr().out.startswith("The")
+    main(["score", str(model), "--text", str(tiny_texts / "text.txt")])
+    assert json.loads(capsys.readouterr().out)["bits_per_byte"] > 0
+    assert "cannot hold a chat" in refused("chat", model, "--prompt", "Hi!")
+
+
 def test_texts_that_cannot_be_scored(refused: Refused, tiny_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     assert "Name the text" in refused("score", tiny_run)

@@ -23,6 +23,7 @@ from torch import Tensor
 from groundup.config import UserError
 from groundup.data.sources import read_text_file
 from groundup.infer.generate import evaluating
+from groundup.text.tokenizer import opening
 
 if TYPE_CHECKING:
     from groundup.device import Policy
@@ -110,8 +111,11 @@ def score_documents(
 def score_text(
     model: Decoder, tokenizer: Tokenizer, text: str, policy: Policy, length: int = 0
 ) -> Score:
-    """Score one text as one document; `length` 0 is the model's context length."""
-    ids = np.array([tokenizer.special["<|bos|>"], *tokenizer.encode(text)], dtype=np.int64)
+    """Score one text as one document; `length` 0 is the model's context length.
+
+    Where the tokenizer has no <|bos|>, nothing predicts the first token, and it is not scored.
+    """
+    ids = np.array([*opening(tokenizer), *tokenizer.encode(text)], dtype=np.int64)
     return score_documents(model, tokenizer, [ids], length or model.config.context_length, policy)
 
 

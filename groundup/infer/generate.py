@@ -24,6 +24,7 @@ from groundup.config import UserError
 from groundup.infer.config import SamplingConfig, StopReason
 from groundup.infer.sampling import next_tokens, uniform
 from groundup.infer.stream import TextStream
+from groundup.text.tokenizer import opening
 
 if TYPE_CHECKING:
     from groundup.models.decoder import Decoder
@@ -216,7 +217,7 @@ def _replies(
     seed = secrets.randbits(63) if config.seed is None else config.seed
     if stop_ids is None:
         stop_ids = default_stop_ids(tokenizer)
-    window = _Window(context, prompt[0] == tokenizer.special.get("<|bos|>"))
+    window = _Window(context, prompt[:1] == opening(tokenizer))
     replies = [_Reply(prompt, tokenizer, config.stop, seed + i) for i in range(samples)]
     with evaluating(model):
         for count in range(1, config.max_tokens + 1):
@@ -237,9 +238,9 @@ def _replies(
 def _prompt(ids: Sequence[int], tokenizer: Tokenizer) -> list[int]:
     if ids:
         return list(ids)
-    if "<|bos|>" not in tokenizer.special:
+    if not opening(tokenizer):
         raise UserError("The prompt is empty, and this tokenizer has no <|bos|> to start from.")
-    return [tokenizer.special["<|bos|>"]]
+    return opening(tokenizer)
 
 
 class _Window:

@@ -13,7 +13,14 @@ from groundup.text.config import SPECIAL_TOKENS
 from groundup.text.simple import ByteTokenizer, CharTokenizer, WordTokenizer
 from groundup.text.vocabulary import Vocabulary
 
-__all__ = ["SPECIAL_TOKENS", "BPETokenizer", "Tokenizer", "from_vocabulary", "load_tokenizer"]
+__all__ = [
+    "SPECIAL_TOKENS",
+    "BPETokenizer",
+    "Tokenizer",
+    "from_vocabulary",
+    "load_tokenizer",
+    "opening",
+]
 
 
 class Tokenizer(Protocol):
@@ -74,6 +81,14 @@ class BPETokenizer(PieceTokenizer):
 
     def _encode_stretch(self, text: str) -> list[int]:
         return self._encoding.encode_ordinary(text)
+
+
+def opening(tokenizer: Tokenizer) -> list[int]:
+    """The ids every document begins with: <|bos|>, or nothing where a tokenizer made elsewhere
+    has no such token.
+    """
+    id = tokenizer.special.get("<|bos|>")
+    return [] if id is None else [id]
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:

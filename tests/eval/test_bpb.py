@@ -15,8 +15,9 @@ from groundup.eval.bpb import Score, score_documents, score_text, score_text_fil
 from groundup.models.decoder import Decoder
 from groundup.models.presets import gpt2, llama
 from groundup.text.config import TokenizerConfig
-from groundup.text.tokenizer import Tokenizer
+from groundup.text.tokenizer import BPETokenizer, Tokenizer
 from groundup.text.train import train_tokenizer
+from groundup.text.vocabulary import ALL_BYTES, Vocabulary
 
 POLICY = Policy(device="cpu", compute_dtype="float32", compile=False, threads=1)
 TEXTS = [
@@ -176,3 +177,14 @@ def test_nothing_to_score_and_windows_that_do_not_fit(model, tokenizer) -> None:
     for length in (0, 41):
         with pytest.raises(UserError, match=f"{length} tokens"):
             score_documents(model, tokenizer, documents(tokenizer), length, POLICY)
+
+
+def test_without_a_bos_the_first_token_is_given() -> None:
+    tokenizer = BPETokenizer(Vocabulary("bpe", r"\S+|\s+", ALL_BYTES))
+    model = Decoder(
+        llama(vocab_size=256, width=24, num_layers=1, num_heads=2, num_kv_heads=1, context_length=9)
+    ).eval()
+    score = score_text(model, tokenizer, "ground up, up, up", POLICY)
+    expected = naive_score(model, tokenizer, [np.array(tokenizer.encode("ground up, up, up"))], 9)
+    assert score.tokens == score.bytes == len("ground up, up, up") - 1
+    assert score.nll_nats == pytest.approx(expected.nll_nats, rel=1e-5)

@@ -22,8 +22,9 @@ from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
 from groundup.models.presets import gpt2, llama, qwen3
 from groundup.text.config import TokenizerConfig
-from groundup.text.tokenizer import Tokenizer
+from groundup.text.tokenizer import BPETokenizer, Tokenizer
 from groundup.text.train import train_tokenizer
+from groundup.text.vocabulary import ALL_BYTES, Vocabulary
 
 PRESETS = {
     "gpt2": lambda: gpt2(vocab_size=263, width=20, num_layers=2, num_heads=4, context_length=26),
@@ -348,3 +349,13 @@ def test_every_tokenizer_streams_what_it_decodes(kind) -> None:
     reply = complete(model, tokenizer, [], config, (), reader=reader)
     assert reply.text == tokenizer.decode(ids).removesuffix("\ufffd")
     assert reply.text
+
+
+def test_a_tokenizer_without_bos_needs_a_prompt() -> None:
+    tokenizer = BPETokenizer(Vocabulary("bpe", r"\S+|\s+", ALL_BYTES))
+    model = random_model(
+        llama(vocab_size=256, width=12, num_layers=1, num_heads=2, context_length=8)
+    )
+    with pytest.raises(UserError, match=r"no <\|bos\|> to start from"):
+        complete(model, tokenizer, [], GREEDY)
+    assert len(complete(model, tokenizer, [65], GREEDY).ids) == GREEDY.max_tokens
