@@ -41,16 +41,17 @@ class Conversation:
         What has been streamed becomes part of the conversation in any case. Raises UserError, and
         leaves the conversation as it was, when the message is too long for the model.
         """
-        self.messages.append({"role": "user", "content": text})
-        return self._answer()
+        return self._answer([*self.messages, {"role": "user", "content": text}])
 
     def retry(self) -> Generator[Piece]:
-        """Answer the last message of the user once more, instead of the last reply."""
+        """Answer the last message of the user once more, instead of the last reply.
+
+        Raises UserError, and leaves the conversation as it was, when it no longer fits the model.
+        """
         users = [i for i, message in enumerate(self.messages) if message["role"] == "user"]
         if not users:
             raise UserError("There is no message to answer again yet.")
-        del self.messages[users[-1] + 1 :]
-        return self._answer()
+        return self._answer(self.messages[: users[-1] + 1])
 
     def reset(self) -> None:
         """Forget all messages; the system text and the settings stay."""
@@ -75,12 +76,9 @@ class Conversation:
         self.messages, self.system, self.sampling = checked, system, sampling
         self.dropped = 0
 
-    def _answer(self) -> Generator[Piece]:
-        try:
-            prompt = self._prompt()
-        except UserError:
-            self.messages.pop()
-            raise
+    def _answer(self, messages: list[Message]) -> Generator[Piece]:
+        prompt = self._prompt(messages)  # first: where it does not fit, nothing has changed
+        self.messages = messages
         return self._stream(prompt)
 
     def _stream(self, prompt: list[int]) -> Generator[Piece]:
@@ -104,15 +102,15 @@ class Conversation:
             reply["content"] += piece.text
             yield piece
 
-    def _prompt(self) -> list[int]:
+    def _prompt(self, messages: list[Message]) -> list[int]:
         """The newest messages that leave room for a reply, from a message of the user on."""
         context = self.model.config.context_length
         limit = context - min(self.sampling.max_tokens, context // 4)
         head: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
         size = 0
-        for first, message in enumerate(self.messages):
+        for first, message in enumerate(messages):
             if message["role"] == "user":
-                ids = render(self.tokenizer, head + self.messages[first:], reply=True).ids
+                ids = render(self.tokenizer, head + messages[first:], reply=True).ids
                 size = len(ids)
                 if size <= limit:
                     self.dropped = first

@@ -49,6 +49,16 @@ def test_retry_replaces_the_last_reply(make_conversation) -> None:
     assert [message["content"] for message in conversation.messages] == ["Hi!", "two"]
 
 
+def test_a_retry_that_cannot_fit_changes_nothing(make_conversation) -> None:
+    conversation = make_conversation("Yes.", context=64, max_tokens=10)
+    say(conversation, "Hi!")
+    before = list(conversation.messages)
+    conversation.system = "x" * 200
+    with pytest.raises(UserError, match="with the system text"):
+        conversation.retry()
+    assert conversation.messages == before
+
+
 def test_a_closed_reply_keeps_what_was_said(make_conversation) -> None:
     conversation = make_conversation("A long answer.")
     pieces = conversation.reply("Hi!")
