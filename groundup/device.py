@@ -45,7 +45,8 @@ class DeviceConfig:
     threads: int = 0
     """CPU threads; 0 takes all cores this process may use."""
     deterministic: bool = True
-    """Refuse operations whose result differs between two runs on this device."""
+    """Take the algorithms whose result is the same in every run, where torch has them for this
+    device; it warns where it has none."""
 
     def __post_init__(self) -> None:
         require(self.threads >= 0, f"device.threads cannot be negative: {self.threads}.")
@@ -123,10 +124,15 @@ def detect(config: DeviceConfig | None = None, local_rank: int = 0) -> Policy:
     )
 
 
-def seed_everything(seed: int) -> None:
-    """Seed Python's and torch's generators (all devices)."""
+def seed_everything(seed: int, rank: int = 0) -> None:
+    """Seed Python's and torch's generators (all devices); rank 0 gets `seed` itself.
+
+    Each process of a run draws its own numbers, such as dropout masks. Weights start equal all the
+    same: data parallelism sends those of rank 0 to everyone.
+    """
     import torch
 
+    seed += rank << 32  # far apart, so that the ranks of one run are not the seeds of the next
     random.seed(seed)
     torch.manual_seed(seed)
 
@@ -191,6 +197,8 @@ def measure_matmul(dtype: str, size: int = 1024, device: str = "cpu") -> float:
         torch.mm(a, a)
         if device.startswith("cuda"):
             torch.cuda.synchronize()
+        elif device == "mps":
+            torch.mps.synchronize()
 
     return 2 * size**3 / _best_seconds(product) / 1e9
 
@@ -226,14 +234,16 @@ def keep_large_blocks() -> bool:
     """Tell glibc to reuse large freed blocks instead of returning them to the kernel.
 
     By default every tensor above 32 MB is a fresh mmap, whose page faults cost about a tenth of a
-    training step. `GROUNDUP_MALLOC=default` leaves the allocator alone. Returns whether it was set.
+    training step. `GROUNDUP_MALLOC=default` leaves the allocator alone. Returns whether both
+    settings were taken.
     """
     if os.environ.get("GROUNDUP_MALLOC") == "default" or platform.libc_ver()[0] != "glibc":
         return False
     trim_threshold, mmap_threshold = -1, -3
     libc = ctypes.CDLL(None)
     largest = 2**31 - 1
-    return bool(libc.mallopt(mmap_threshold, 2**30) and libc.mallopt(trim_threshold, largest))
+    settings = {mmap_threshold: 2**30, trim_threshold: largest}
+    return all([libc.mallopt(name, value) for name, value in settings.items()])  # try both
 
 
 def peak_memory_mb(device: str = "cpu") -> float:

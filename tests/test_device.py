@@ -115,6 +115,40 @@ def test_seeds() -> None:
     assert (random.random(), torch.rand(3).tolist()) == first
 
 
+def test_every_rank_draws_its_own_numbers() -> None:
+    drawn = set()
+    for seed, rank in [(5, 0), (5, 1), (5, 2), (6, 0), (6, 1)]:
+        seed_everything(seed, rank)
+        drawn.add((random.random(), *torch.rand(3).tolist()))
+    assert len(drawn) == 5
+
+
+def test_a_refused_allocator_setting_does_not_hide_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    class Libc:
+        def mallopt(self, name: int, value: int) -> int:
+            asked.append(name)
+            return 0
+
+    monkeypatch.delenv("GROUNDUP_MALLOC", raising=False)
+    monkeypatch.setattr(device.platform, "libc_ver", lambda: ("glibc", "2.36"))
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: Libc())
+    assert not device.keep_large_blocks()
+    assert len(asked) == 2
+
+
+def test_a_gpu_is_timed_until_it_has_finished(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+    ones = torch.ones
+    monkeypatch.setattr(torch, "ones", lambda *sizes, dtype, device: ones(*sizes, dtype=dtype))
+    monkeypatch.setattr(torch.mps, "synchronize", lambda: waits.append(1))
+    assert device.measure_matmul("float32", 31, "mps") > 0
+    assert waits
+
+
 def test_measurements_are_positive_and_cached() -> None:
     speed = device.measure_matmul("float32", 96)
     assert speed > 0
