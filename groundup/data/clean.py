@@ -12,7 +12,6 @@ import functools
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -102,12 +101,6 @@ class Deduplicator:
             self._buckets[key].append(len(self._kept))
         self._kept.append(document)
         return ""
-
-
-def deduplicate(documents: Iterable[Document]) -> Iterator[Document]:
-    """Documents without copies and near-copies; of each family the first is kept."""
-    deduplicator = Deduplicator()
-    return (document for document in documents if not deduplicator.judge(document))
 
 
 def shingles(text: str) -> np.ndarray:

@@ -11,7 +11,7 @@ bytes of text: bits per byte is measured over whole documents, where no `<|bos|>
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -104,25 +104,6 @@ class PretrainLoader:
         begin = window * self.length
         early = max(0, begin + self.length - self.shards[source].num_tokens)
         return begin - early, early
-
-
-def evaluation_batches(
-    shards: Shards, length: int, rows: int, documents: bool = False
-) -> Iterator[Batch]:
-    """Batches of up to (rows, length): the stream once, in order, cut into consecutive windows.
-
-    Every token but the very first is a target exactly once. The last window begins early, like that
-    of an epoch. For bits per byte, score whole documents instead.
-    """
-    require(shards.num_tokens > 1, f"{shards.folder} has no token to predict.")
-    num_targets = shards.num_tokens - 1
-    begins = np.arange(0, num_targets, length)
-    for group in np.split(begins, range(rows, len(begins), rows)):
-        early = np.maximum(0, group + length - num_targets)
-        block = np.empty((len(group), length + 1), dtype=np.int64)
-        for row, begin in enumerate((group - early).tolist()):
-            _read_ring(shards, begin, block[row])
-        yield make_batch(block, early, shards.bos_id if documents else None)
 
 
 def row_slots(index: int, start: int, stop: int, rows_per_step: int) -> np.ndarray:

@@ -84,7 +84,7 @@ class Decoder(nn.Module):
         return self.final_norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """(..., D) -> (..., V): the head alone, so that a loss can be computed in chunks."""
+        """(..., D) -> (..., V): the head alone; generation asks it for the last position only."""
         return F.linear(hidden, self.head_weight, self.head_bias)
 
     @property

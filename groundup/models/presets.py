@@ -160,11 +160,6 @@ class Dial:
         """The batch of one optimizer step in tokens."""
         return self.rows_per_step * self.model.context_length
 
-    @property
-    def steps(self) -> int:
-        """Optimizer steps to see `tokens` once."""
-        return max(1, round(self.tokens / self.tokens_per_step))
-
 
 def from_depth(
     depth: int, vocab_size: int, context_length: int | None = None, tokens: int | None = None

@@ -1,4 +1,4 @@
-"""Positions: rotary embeddings (RoPE) with fp32 tables, learned tables, and layout helpers."""
+"""Positions: rotary embeddings (RoPE) with fp32 tables, and document positions."""
 
 from __future__ import annotations
 
@@ -55,24 +55,12 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """(B, T, H, E) -> (B, T, H, E): turn the channel pairs (i, i + E/2) by their angles.
 
     This is the "half-split" layout of GPT-NeoX and Hugging Face. The paper and Meta's own Llama
-    files pair neighbours (2i, 2i + 1); `interleaved_to_half` converts such weights.
+    files pair neighbours (2i, 2i + 1): the same scores, with other channels in each pair.
     """
     cos, sin = rotation
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x.dtype)
-
-
-def interleaved_to_half(weight: Tensor, num_heads: int) -> Tensor:
-    """(H·E, ...) -> (H·E, ...): reorder a query or key projection from neighbour to half pairs."""
-    pairs = weight.unflatten(0, (num_heads, -1, 2))  # (H, E/2, 2, ...)
-    return pairs.transpose(1, 2).reshape(weight.shape)
-
-
-def half_to_interleaved(weight: Tensor, num_heads: int) -> Tensor:
-    """(H·E, ...) -> (H·E, ...): the inverse of `interleaved_to_half`."""
-    halves = weight.unflatten(0, (num_heads, 2, -1))  # (H, 2, E/2, ...)
-    return halves.transpose(1, 2).reshape(weight.shape)
 
 
 def document_positions(documents: Tensor) -> Tensor:

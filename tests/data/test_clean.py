@@ -14,7 +14,6 @@ from groundup.data import clean
 from groundup.data.clean import (
     Deduplicator,
     contains_slur,
-    deduplicate,
     is_one_sided,
     jaccard,
     shingles,
@@ -80,7 +79,6 @@ def test_copies_and_near_copies_are_dropped_and_the_first_is_kept():
     deduplicator = Deduplicator()
     verdicts = [deduplicator.judge(document) for document in documents]
     assert verdicts == ["", "", "near", "exact", "near", ""]
-    assert list(deduplicate(documents)) == [documents[0], documents[1], documents[5]]
 
 
 def test_short_texts_are_compared_whole():
@@ -116,7 +114,8 @@ def test_every_near_copy_is_found_and_no_other_pair():
         if all(jaccard(own, shingles(other.text)) < clean.SIMILAR for other in kept):
             kept.append(document)
     assert 60 <= len(kept) < len(documents) - 20
-    assert list(deduplicate(documents)) == kept
+    deduplicator = Deduplicator()
+    assert [document for document in documents if not deduplicator.judge(document)] == kept
 
 
 def test_equal_signature_entries_estimate_similarity():

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from groundup.config import UserError
 from groundup.data.batch import IGNORE, Batch
 from groundup.data.documents import Document
-from groundup.data.loader import PretrainLoader, evaluation_batches
+from groundup.data.loader import PretrainLoader
 from groundup.data.shards import Shards, write_shards
 
 property_test = settings(
@@ -187,28 +187,6 @@ def test_document_numbers_change_exactly_where_a_document_begins(
     for inputs, numbers in zip(batch.inputs.tolist(), batch.documents.tolist(), strict=True):
         for t in range(1, length):
             assert numbers[t] - numbers[t - 1] == (inputs[t] == BOS)
-
-
-@property_test
-@given(
-    sizes=st.lists(st.integers(1, 20), min_size=1, max_size=9),
-    length=st.integers(1, 30),
-    rows=st.integers(1, 5),
-)
-def test_evaluation_scores_the_stream_once_and_in_order(
-    make_shards: MakeShards, sizes: list[int], length: int, rows: int
-) -> None:
-    shards = make_shards(sizes)
-    if shards.num_tokens == 1:
-        with pytest.raises(UserError, match="no token to predict"):
-            next(evaluation_batches(shards, length, rows))
-        return
-    batches = list(evaluation_batches(shards, length, rows, documents=True))
-    assert [token for batch in batches for token in scored(batch)] == shards.tokens(
-        1, shards.num_tokens
-    ).tolist()
-    assert all(batch.inputs.shape[1] == length for batch in batches)
-    assert all(batch.inputs.shape[0] == rows for batch in batches[:-1])
 
 
 def test_a_batch_moves_and_splits_whole() -> None:

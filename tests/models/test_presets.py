@@ -38,7 +38,7 @@ def test_tokens_and_context_can_be_given():
     dial = from_depth(4, 4096, context_length=512, tokens=5_000_000)
     assert dial.model.context_length == 512
     assert dial.tokens_per_step == 2**14 == dial.rows_per_step * 512
-    assert dial.steps == 305
+    assert dial.tokens == 5_000_000
     assert from_depth(4, 4096).tokens == 12 * num_matmul_weights(from_depth(4, 4096).model)
 
 

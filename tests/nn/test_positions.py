@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,8 +9,6 @@ from hypothesis import strategies as st
 from groundup.nn.positions import (
     RotaryPositions,
     document_positions,
-    half_to_interleaved,
-    interleaved_to_half,
     rotate,
 )
 
@@ -66,28 +63,11 @@ def test_output_keeps_the_input_dtype():
     assert rotate(x, RotaryPositions(6, 4)(0, 4)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("shape", [(3 * 10, 7), (3 * 10,)])
-def test_permuted_weights_turn_neighbours_as_complex_numbers(shape):
-    """A projection stored for neighbour pairs, once permuted, gives the same scores."""
-    weight = torch.randn(shape)
-    half = interleaved_to_half(weight, num_heads=3)
-    assert torch.equal(half_to_interleaved(half, num_heads=3), weight)
-    if len(shape) == 1:
-        return
-    x, rotary = torch.randn(1, 5, 7), RotaryPositions(10, 5)
-
-    def ours(projection):
-        return rotate((x @ projection.T).unflatten(-1, (3, 10)), rotary(0, 5))
-
-    def neighbours(projection):
-        pairs = torch.view_as_complex((x @ projection.T).unflatten(-1, (3, 5, 2)))
-        turns = torch.complex(*rotary(0, 5))
-        return torch.view_as_real(pairs * turns).flatten(-2)
-
-    key = torch.randn(30, 7)
-    expected = torch.einsum("bthe,bshe->bhts", neighbours(weight), neighbours(key))
-    actual = torch.einsum("bthe,bshe->bhts", ours(half), ours(interleaved_to_half(key, 3)))
-    torch.testing.assert_close(actual, expected, atol=1e-4, rtol=1e-4)
+def test_pairs_turn_as_complex_numbers():
+    x, rotary = torch.randn(1, 5, 3, 10), RotaryPositions(10, 5)
+    turned = torch.complex(*x.chunk(2, dim=-1)) * torch.complex(*rotary(0, 5))
+    expected = torch.cat((turned.real, turned.imag), dim=-1)
+    torch.testing.assert_close(rotate(x, rotary(0, 5)), expected)
 
 
 def test_document_positions_restart():
