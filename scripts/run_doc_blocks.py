@@ -10,7 +10,7 @@ A block runs when the line above its fence is the comment `<!-- run -->` (reader
 `bash` and `python` blocks are understood. Each block is a process of its own; the blocks of one
 document run in order and share one temporary folder, which links to the project's recipes and
 bench folders and is removed at the end. A block that fails or takes over five minutes is an error,
-named by file and line.
+named by file and line; so are documents without a single marked block, which would prove nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,10 @@ class Block:
 
 
 def main(paths: list[str]) -> int:
-    """Run every marked block of the given documents; 1 if any failed, 2 if a mark is wrong."""
+    """Run every marked block of the given documents.
+
+    1 if any failed; 2 if a mark is wrong, or none of the documents has one.
+    """
     failures = total = 0
     for path in map(Path, paths):
         try:
@@ -54,6 +57,9 @@ def main(paths: list[str]) -> int:
             return 2
         total += len(blocks)
         failures += run_document(path, blocks)
+    if total == 0:
+        print(f"no block is marked `<!-- run -->` in {', '.join(paths)}", file=sys.stderr)
+        return 2
     print(f"{total} code blocks in {len(paths)} documents, {failures} failed")
     return min(failures, 1)
 

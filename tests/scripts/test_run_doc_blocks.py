@@ -69,6 +69,20 @@ def test_any_failing_command_fails_its_block(
     assert "exit code 1\nbefore\n" in output.err and "after" not in output.err
 
 
+def test_documents_without_a_marked_block_prove_nothing(
+    runner: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bare.md"
+    path.write_text("```bash\necho not marked\n```\n")
+    assert runner.main([str(path)]) == 2
+    assert "no block is marked" in capsys.readouterr().err
+
+
+def test_the_readme_has_a_block_that_runs(runner: ModuleType) -> None:
+    text = (SCRIPT.parents[1] / "README.md").read_text(encoding="utf-8")
+    assert "groundup --help" in "".join(block.code for block in runner.find_blocks(text))
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
