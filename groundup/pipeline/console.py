@@ -6,6 +6,7 @@ prints a line of figures now and then.
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,14 @@ from types import TracebackType
 
 from rich.console import Console as RichConsole
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from groundup.train.log import Row
 
@@ -27,7 +35,7 @@ class Console:
     def __init__(self, quiet: bool = False) -> None:
         self.out = RichConsole(stderr=True, quiet=quiet, highlight=False)
         self._bar = Progress(
-            TextColumn("  {task.percentage:>3.0f}%"),
+            TaskProgressColumn("  {task.percentage:>3.0f}%"),
             BarColumn(bar_width=24),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[figures]}"),
@@ -72,12 +80,31 @@ class Console:
     def start_progress(self, total: float, done: float = 0.0) -> Callable[[float], None]:
         """Show a bar of `total` units; returns the function that moves it to a given count."""
         self.end_progress()
+        self._latest = {}
         self._total, self._first = total, done
         self._started = self._printed = time.monotonic()
         if self.out.is_terminal:
             self._task = self._bar.add_task("", total=total, completed=int(done), figures="")
             self._bar.start()
         return self._move
+
+    def start_count(self, unit: str) -> Callable[[int], None]:
+        """Count `unit`, where the total is not known; returns the function to tell the count."""
+        self.end_progress()
+        self._printed = time.monotonic()
+        if self.out.is_terminal:
+            self._task = self._bar.add_task("", total=None, figures="")
+            self._bar.start()
+
+        def move(count: int) -> None:
+            text = f"{count:,} {unit}"
+            if self._task is not None:
+                self._bar.update(self._task, figures=text)
+            elif time.monotonic() - self._printed > PLAIN_SECONDS:
+                self._printed = time.monotonic()
+                self.say(text)
+
+        return move
 
     def end_progress(self) -> None:
         if self._task is not None:
@@ -98,11 +125,13 @@ class Console:
             self.out.print(f"  step {row['step']}: held-out {self._figures(row)}")
         self._move(row["step"])
 
-    def done(self, folder: Path, seconds: float) -> None:
+    def done(self, folder: Path, seconds: float, prompt: str) -> None:
+        """The end of a run: where its report is, and how to use its model on such a prompt."""
+        name, prompt = shlex.quote(str(folder)), shlex.quote(prompt.strip())
         self.out.print(f"[bold green]Done[/] in {format_seconds(seconds)}.")
         self.out.print(f"  report   {folder / 'report.html'}")
-        self.out.print(f"  talk     groundup chat {folder}")
-        self.out.print(f"  write    groundup generate {folder} --prompt 'ROMEO:' --max-tokens 200")
+        self.say(f"talk     groundup chat {name}")
+        self.say(f"write    groundup generate {name} --prompt {prompt} --max-tokens 200")
 
     def _move(self, count: float) -> None:
         figures = self._figures(self._latest)

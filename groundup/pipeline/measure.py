@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,10 +21,17 @@ WINDOW = 512
 """Tokens per window when held-out documents are scored; less for a model of shorter context."""
 
 
-def heldout_score(run: Run, model: Decoder, shards: list[Shards], max_tokens: int = 0) -> Score:
+def heldout_score(
+    run: Run,
+    model: Decoder,
+    shards: list[Shards],
+    max_tokens: int = 0,
+    progress: Callable[[float], None] | None = None,
+) -> Score:
     """Bits per byte and more over whole held-out documents, shared among the processes.
 
     `max_tokens` scores an even spread of documents of about that many tokens; 0 scores all.
+    `progress` is told about how many tokens all processes have scored.
     """
     total = sum(source.num_tokens for source in shards)
     stride = max(1, round(total / max_tokens)) if max_tokens else 1
@@ -35,7 +43,15 @@ def heldout_score(run: Run, model: Decoder, shards: list[Shards], max_tokens: in
     # A process left without documents still has to join the sum.
     score = Score(0.0, 0, 0)
     if own:
-        score = score_documents(model, run.tokenizer, own, length, run.policy)
+        done = 0
+
+        def count(tokens: int) -> None:
+            nonlocal done
+            done += tokens
+            if progress is not None:
+                progress(done * run.world.size)
+
+        score = score_documents(model, run.tokenizer, own, length, run.policy, progress=count)
     nll, tokens, size = run.world.sum([score.nll_nats, score.tokens, score.bytes])
     return Score(nll, int(tokens), int(size))
 

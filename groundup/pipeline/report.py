@@ -27,6 +27,10 @@ STAGE_COLUMNS = (
     ("val_loss", "held-out loss", "{:.3f}".format),
     ("val_bpb", "bits per byte", "{:.4f}".format),
 )
+STAGES_HINT = (
+    "Held-out figures of a stage are of a sample, taken while it trained; those at the top and "
+    "under Evaluation are of all held-out text."
+)
 
 
 def write_report(folder: str | Path) -> Path:
@@ -50,7 +54,7 @@ def render(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder:
             page.section("Talk to it", page.preformatted(_commands(folder))),
             page.section("Conversations", _chats(report), hint="As they came, unedited."),
             page.section("Training", _curves(rows)),
-            page.section("Stages", _stages(report.get("stages", ()))),
+            page.section("Stages", _stages(report.get("stages", ())), hint=STAGES_HINT),
             page.section("Learning to write", _samples(report, rows), hint="Unedited."),
             page.section("Evaluation", facts(report.get("evaluation", {}))),
             page.section("Data", facts(report.get("data", {}))),

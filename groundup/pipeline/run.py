@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,20 +13,24 @@ from typing import Any
 
 from groundup.config import UserError, from_dict, to_toml
 from groundup.data.shards import Shards
-from groundup.device import Policy, cpu_name, detect, roof_gflops
+from groundup.device import Policy, available_cores, cpu_name, detect, roof_gflops
 from groundup.files import atomic_write, read_json, write_json
 from groundup.parallel.world import World, join_world, local_rank
 from groundup.pipeline.console import Console
 from groundup.pipeline.recipe import RunConfig
 from groundup.pipeline.shape import model_shape
-from groundup.pipeline.stage import all_stages, walk
+from groundup.pipeline.stage import StageClock, all_stages, walk
 from groundup.pipeline.store import read_index
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
 from groundup.train.log import Fanout, JsonLog, Sink, TensorBoardSink
+from groundup.train.trainer import software_versions
 
 
 class Run:
     """The folder `runs/NAME` and everything a stage needs to work in it."""
+
+    clock: StageClock
+    """Of the stage at work."""
 
     def __init__(
         self, folder: Path, config: RunConfig, policy: Policy, world: World, console: Console
@@ -52,7 +57,7 @@ class Run:
     @cached_property
     def sink(self) -> Sink:
         sinks: list[Sink] = [self.log, self.console]
-        if self.config.tensorboard:
+        if self.config.tensorboard and self.world.is_main:
             sinks.append(TensorBoardSink(self.folder / "tensorboard"))
         return Fanout(*sinks)
 
@@ -77,6 +82,7 @@ class Run:
             "policy": self.policy.describe(),
             "roof_gflops": read_json(self.folder / "device.json")["roof_gflops"],
             "processes": self.world.size,
+            "versions": software_versions(),
         }
 
 
@@ -86,7 +92,9 @@ def speedrun(config: RunConfig, folder: Path) -> Path:
     model_shape(config, config.tokenizer.vocab_size)  # an impossible one is refused before any work
     with open_run(config, folder) as run:
         walk(run, all_stages())
-        run.console.done(folder, time.perf_counter() - started)
+        prompts: tuple[str, ...] = vars(config)["evaluate"].prompts
+        prompt = prompts[0] if prompts else "Once upon a time"
+        run.console.done(folder, time.perf_counter() - started, prompt)
     return folder
 
 
@@ -131,8 +139,26 @@ def _settled_policy(folder: Path, policy: Policy, config: RunConfig, world: Worl
     if world.is_main:
         saved = read_json(path) if path.exists() else {}
         if {key: saved.get(key) for key in record} != record:
-            roof = round(roof_gflops(policy), 1)
+            roof = round(_roof(policy, world), 1)
             write_json(path, {**record, "policy": dataclasses.asdict(policy), "roof_gflops": roof})
     world.barrier()
     settled = from_dict(Policy, read_json(path)["policy"])
     return dataclasses.replace(settled, device=policy.device)
+
+
+def _roof(policy: Policy, world: World) -> float:
+    """The limit of all processes together, in GFLOP/s, which the MFU of their joint speed is of.
+
+    Every process has a GPU of its own, so theirs add up. Processes on one CPU share it: it is
+    measured once with the threads of all of them, and counted once for each machine.
+    """
+    if policy.device != "cpu":
+        return world.size * roof_gflops(policy)
+    import torch
+
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    torch.set_num_threads(min(available_cores(), policy.threads * here))
+    try:
+        return roof_gflops(policy) * (world.size // here)
+    finally:
+        torch.set_num_threads(policy.threads)

@@ -92,13 +92,39 @@ def walk(run: Run, stages: Sequence[Stage]) -> None:
             continue
         _begin(stage, run, fingerprint)
         run.console.begin(stage.title)
-        start = time.perf_counter()
+        run.clock = StageClock(run, stage.name)
         seed_everything(run.config.seed)
-        results = stage.work(run, getattr(run.config, stage.name))
-        seconds = round(time.perf_counter() - start, 2)
+        try:
+            results = stage.work(run, getattr(run.config, stage.name))
+        finally:
+            run.clock.keep()
+        seconds = round(run.clock.seconds(), 2)
         record = {"fingerprint": fingerprint, "seconds": seconds, "results": results}
         run.write_json(_record(stage), record)
         run.console.finished(stage.title, seconds)
+
+
+class StageClock:
+    """How long a stage has been at work, with the earlier attempts that it goes on from.
+
+    Time is kept at every checkpoint and at the end, so what a kill threw away does not count. An
+    attempt that left no working state is started over, and does not count either.
+    """
+
+    def __init__(self, run: Run, stage: str) -> None:
+        self._path = run.folder / f"stages/{stage}.begun.json"
+        self._is_main = run.world.is_main
+        claim = read_json(self._path) if self._path.exists() else {}
+        self._earlier = claim.get("seconds", 0.0) if run.work_folder(stage).exists() else 0.0
+        self._started = time.perf_counter()
+
+    def seconds(self) -> float:
+        return self._earlier + time.perf_counter() - self._started
+
+    def keep(self) -> None:
+        """Write the time so far beside the stage's claim."""
+        if self._is_main:
+            write_json(self._path, {**read_json(self._path), "seconds": round(self.seconds(), 2)})
 
 
 def stage_record(run: Run, name: str) -> dict[str, Any]:
@@ -155,12 +181,16 @@ def _begin(stage: Stage, run: Run, fingerprint: str) -> None:
         if work.exists() and claimed is not None:
             aside = _aside(work, claimed)
             shutil.rmtree(aside, ignore_errors=True)
+            shutil.copy(claim, work / claim.name)
             work.rename(aside)
             logger.warning("The recipe changed: earlier %s state kept in %s.", stage.name, aside)
         if _aside(work, fingerprint).exists():
             _aside(work, fingerprint).rename(work)
+        kept = work / claim.name
+        earlier = read_json(kept) if kept.exists() else {}
         run.log.rewind(lambda row: row.get("stage") != stage.name)
-        write_json(claim, {"fingerprint": fingerprint})
+        write_json(claim, {**earlier, "fingerprint": fingerprint})
+        kept.unlink(missing_ok=True)
     run.world.barrier()
 
 

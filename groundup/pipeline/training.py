@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from groundup.config import UserError, require
 from groundup.files import read_json
@@ -15,10 +15,18 @@ from groundup.optim.config import OptimizerConfig, ScheduleConfig
 from groundup.train.config import TrainConfig
 
 if TYPE_CHECKING:
+    from groundup.data.conversations import PackedConversations
     from groundup.data.loader import Loader
+    from groundup.data.shards import Shards
     from groundup.device import Policy
     from groundup.models.decoder import Decoder
     from groundup.pipeline.run import Run
+
+
+MEASURE_SECONDS, MEASURE_SHARE = 15.0, 0.03
+"""How long steps are timed before their number is planned: that share of the time, at most."""
+
+VERIFY_BYTES = 20_000_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +34,9 @@ class TrainingSection:
     """How long and with what a stage trains. Exactly one of minutes, epochs and steps is set."""
 
     minutes: float = 0.0
-    """Plan as many steps as this machine manages in this time: measured once, then fixed."""
+    """Plan as many steps as this machine manages in this time: measured once, then fixed.
+    Compiling, measuring, evaluations and samples count; saving and a machine that slows down do
+    not."""
     epochs: float = 0.0
     steps: int = 0
     rows_per_step: int = 0
@@ -68,9 +78,12 @@ def run_training(
     evaluate: Callable[[], dict[str, float]] | None,
     sample: Callable[[], str],
     keep_best: bool = False,
+    evaluations: int = 10,
+    samples: int = 5,
 ) -> dict[str, Any]:
     """Train `model` in place, from the stage's newest checkpoint if there is one.
 
+    `evaluations` and `samples` are made over the run, where the section does not say how often.
     `evaluate` is None where nothing is held out. `keep_best` ends with the weights of the lowest
     held-out loss instead of the last ones. Returns the stage's figures for the report.
     """
@@ -98,14 +111,13 @@ def run_training(
         checkpoints=Checkpoints(work, section.train.keep_last, run.world),
         best=best if keep_best else None,
         world=run.world,
-        hooks=Hooks(evaluate, sample),
+        hooks=Hooks(evaluate, sample, run.clock.keep, evaluations, samples),
     )
     trainer.total_steps = _planned_steps(run, stage, section, trainer, loader)
     resumed = trainer.resume()
     if run.world.is_main:
         run.log.rewind(lambda row: row.get("stage") != stage or row["step"] <= resumed)
     run.console.start_progress(trainer.total_steps, resumed)
-    started = time.perf_counter()
     progress = trainer.fit()
     run.console.end_progress()
     results: dict[str, Any] = {
@@ -114,14 +126,28 @@ def run_training(
         "epochs": round(progress.step / loader.steps_per_epoch, 3),
         "train_seconds": round(progress.seconds, 2),
         "tokens_per_second": round(progress.tokens / max(progress.seconds, 1e-9), 1),
-        "overhead_seconds": round(time.perf_counter() - started - trainer.meter.seconds, 2),
+        "overhead_seconds": round(run.clock.seconds() - progress.seconds, 2),
     }
     results["mfu"] = round(trainer.meter.utilisation(results["tokens_per_second"]), 4)
     results |= {key: round(value, 5) for key, value in progress.evaluations.items()}
     results["train_loss"] = _last_loss(run, stage)
     if keep_best:
-        results["best_val_loss"] = round(restore_best(model, best), 5)
+        # The model that the stage leaves is the best one: the figure beside it has to be its own.
+        results["val_loss"] = round(restore_best(model, best), 5)
     return results
+
+
+def verify(run: Run, sets: Iterable[Shards | PackedConversations]) -> None:
+    """Compare the token files with the hashes in their manifests, at about 1 GB a second.
+
+    Raises UserError naming a file that has changed. Beyond VERIFY_BYTES only sizes are checked.
+    """
+    sets = list(sets)
+    size = sum(record.size for one in sets for record in one.manifest.files)
+    if run.world.is_main and size <= VERIFY_BYTES:
+        for one in sets:
+            one.verify()
+    run.world.barrier()
 
 
 def _training_policy(
@@ -129,7 +155,8 @@ def _training_policy(
 ) -> Policy:
     """The run's policy, without compilation where a short stage on a CPU would not earn it back.
 
-    Compiling takes two cores most of a minute and makes steps 5 to 30 % faster. The decision
+    Compiling takes two cores most of a minute, of the stage's own time, and makes steps 5 to 30 %
+    faster. The decision
     depends on the recipe alone, so a resumed run makes the same one.
     """
     policy, asked = run.policy, run.config.device.compile
@@ -137,7 +164,7 @@ def _training_policy(
         return policy
     steps = section.steps or section.epochs * loader.steps_per_epoch
     flops = steps * loader.rows_per_step * loader.length * flops_per_token
-    worth = section.minutes >= 3 or flops >= 5e13
+    worth = section.minutes >= 6 or flops >= 5e13
     return dataclasses.replace(policy, compile=policy.compile and worth)
 
 
@@ -151,9 +178,12 @@ def _planned_steps(
     plan: dict[str, Any] = {}
     if section.minutes:
         run.console.say("measuring the speed of a step")
-        seconds = trainer.measure_step()
-        plan["seconds_per_step"] = round(seconds, 4)
-        steps = int(section.minutes * 60 / seconds)
+        started, limit = time.perf_counter(), section.minutes * 60
+        pace = trainer.measure_pace(seconds=min(MEASURE_SECONDS, MEASURE_SHARE * limit))
+        plan |= {f"seconds_per_{key}": round(value, 4) for key, value in vars(pace).items()}
+        # At least half is for training, however long compiling took.
+        left = max(limit - (time.perf_counter() - started), limit / 2)
+        steps = cast(int, run.world.share(trainer.steps_within(left, pace)))
     else:
         steps = section.steps or round(section.epochs * loader.steps_per_epoch)
     if steps < 1:

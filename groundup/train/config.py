@@ -17,9 +17,9 @@ class TrainConfig:
     """Compute each block again in backward: the memory of one block for a third more time."""
     log_every: int = 10
     evaluate_every: int = 0
-    """Steps between held-out evaluations; 0 makes ten of them over the run."""
+    """Steps between held-out evaluations; 0 makes ten over the run, four in fine-tuning."""
     sample_every: int = 0
-    """Steps between samples of text; 0 makes five of them over the run."""
+    """Steps between samples of text; 0 makes five over the run, two in fine-tuning."""
     checkpoint_minutes: float = 1.0
     checkpoint_every: int = 0
     """Steps between checkpoints, in addition to the minutes; 0 leaves it to the clock."""

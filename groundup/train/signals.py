@@ -7,10 +7,11 @@ from types import FrameType, TracebackType
 
 
 class Stopped(Exception):
-    """A run left early because a signal asked it to; its state is saved."""
+    """A run left early because a signal asked it to; `saved` is its last checkpoint's step."""
 
-    def __init__(self, name: str, step: int) -> None:
-        super().__init__(f"Stopped by {name} after step {step}; the state is saved.")
+    def __init__(self, name: str, step: int, saved: int | None) -> None:
+        state = f"the state of step {saved} is saved" if saved is not None else "nothing is saved"
+        super().__init__(f"Stopped by {name} after step {step}; {state}.")
 
 
 class StopRequest:

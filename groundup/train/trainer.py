@@ -8,14 +8,17 @@ losses, bit for bit on a CPU, as if it had never stopped.
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+import groundup
 from groundup.config import UserError
 from groundup.data.batch import Batch
 from groundup.data.loader import Loader
@@ -41,6 +44,20 @@ class Hooks:
     evaluate: Callable[[], dict[str, float]] | None = None
     """Must return "val_loss" among its figures: the best checkpoint is the one with the lowest."""
     sample: Callable[[], str] | None = None
+    saved: Callable[[], None] | None = None
+    """Called after every checkpoint."""
+    evaluations: int = 10
+    """How many over the run, where the config does not say every how many steps."""
+    samples: int = 5
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds of one optimizer step, one evaluation and one sample, as measured."""
+
+    step: float
+    evaluation: float
+    sample: float
 
 
 @dataclass
@@ -124,8 +141,8 @@ class Trainer:
     def fit(self) -> Progress:
         """Train from the step reached so far (see `resume`) to the end.
 
-        Raises Stopped after a signal (state saved), UserError when too many steps in a row were not
-        finite (the last good checkpoint is kept).
+        Raises Stopped after a signal (state saved, unless amid bad steps), UserError when too many
+        steps in a row were not finite (the last good checkpoint is kept).
         """
         self.model.train()
         self._saved_at = time.monotonic()
@@ -142,7 +159,12 @@ class Trainer:
                 if self._save_is_due() or leaving:
                     self.save()
                 if leaving:
-                    raise Stopped(stop.name or "another process", self.progress.step)
+                    saved = self.checkpoints.steps() if self.checkpoints else []
+                    raise Stopped(
+                        stop.name or "another process",
+                        self.progress.step,
+                        saved[-1] if saved else None,
+                    )
         return self.progress
 
     def save(self) -> None:
@@ -150,9 +172,11 @@ class Trainer:
         if self.checkpoints is None or self.progress.bad_steps:
             return  # a checkpoint taken amid bad steps would not be a good state to return to
         tensors, facts = state_tensors(self.model, self.optimizer, self.scaler, self.world)
-        facts["progress"] = vars(self.progress)
+        facts |= {"progress": vars(self.progress), "versions": software_versions()}
         self.checkpoints.save(self.progress.step, tensors, facts)
         self._saved_at = time.monotonic()
+        if self.hooks.saved:
+            self.hooks.saved()
 
     def resume(self) -> int:
         """Load the newest undamaged checkpoint, if any; returns the steps done so far."""
@@ -164,20 +188,38 @@ class Trainer:
         self.progress = Progress(**facts["progress"])
         return self.progress.step
 
-    def measure_step(self, steps: int = 4) -> float:
-        """Seconds per optimizer step, measured on the first real batches; leaves no trace."""
+    def measure_pace(self, steps: int = 10, seconds: float = 0.0) -> Pace:
+        """Time the first real batches (at least `steps`, for at least `seconds`), an evaluation and
+        a sample; leaves no trace. The same on every process.
+        """
         tensors, facts = state_tensors(self.model, self.optimizer, self.scaler, self.world)
         before = {name: tensor.clone() for name, tensor in tensors.items()}
         self.model.train()
         for _ in range(2):  # compile and fill caches
             self.train_step()
-        start = time.perf_counter()
-        for _ in range(steps):
+        first, start = self.progress.step, time.perf_counter()
+        # Asked of all: no process may leave the loop before the others do.
+        while self.progress.step - first < steps or self.world.any(
+            time.perf_counter() - start < seconds
+        ):
             self.train_step()
-        seconds = (time.perf_counter() - start) / steps
+        step = (time.perf_counter() - start) / (self.progress.step - first)
+        sample = self.hooks.sample if self.world.is_main else None
+        times = [step, _seconds(self.hooks.evaluate), _seconds(sample) * self.world.size]
         restore_state(self.model, self.optimizer, self.scaler, self.world, before, facts)
         self.progress = Progress()
-        return self.world.sum([seconds])[0] / self.world.size
+        return Pace(*(total / self.world.size for total in self.world.sum(times)))
+
+    def steps_within(self, seconds: float, pace: Pace) -> int:
+        """How many steps fit, with the evaluations and samples that come between them."""
+        step, once = pace.step, 0.0
+        for cost, every, times in (
+            (pace.evaluation, self.config.evaluate_every, self.hooks.evaluations),
+            (pace.sample, self.config.sample_every, self.hooks.samples),
+        ):
+            step += cost / every if every else 0.0
+            once += cost if every else cost * times
+        return int(max(seconds - once, 0.0) / step)
 
     @property
     def _tokens_per_step(self) -> int:
@@ -227,13 +269,13 @@ class Trainer:
 
     def _run_hooks(self) -> None:
         step, last = self.progress.step, self.progress.step == self.total_steps
-        every = self.config.evaluate_every or max(1, math.ceil(self.total_steps / 10))
+        every = self.config.evaluate_every or _share(self.total_steps, self.hooks.evaluations)
         if self.hooks.evaluate and (step % every == 0 or last):
             figures = self.hooks.evaluate()
             self.progress.evaluations = figures
             self._write({"stage": self.stage, "step": step, **figures})
             self._keep_best(figures["val_loss"])
-        every = self.config.sample_every or max(1, math.ceil(self.total_steps / 5))
+        every = self.config.sample_every or _share(self.total_steps, self.hooks.samples)
         if self.hooks.sample and (step % every == 0 or last) and self.world.is_main:
             self._write({"stage": self.stage, "step": step, "sample": self.hooks.sample()})
         self.model.train()
@@ -266,6 +308,28 @@ def restore_best(model: nn.Module, best: Checkpoints) -> float:
     weights: dict[str, Tensor] = {k.removeprefix("model."): v for k, v in tensors.items()}
     model.load_state_dict(weights)
     return facts["val_loss"]
+
+
+def software_versions() -> dict[str, str]:
+    """What computed the figures: groundup, torch, numpy and Python."""
+    return {
+        "groundup": groundup.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def _seconds(work: Callable[[], Any] | None) -> float:
+    start = time.perf_counter()
+    if work is not None:
+        work()
+    return time.perf_counter() - start
+
+
+def _share(steps: int, times: int) -> int:
+    """Every how many of `steps` something is to happen `times` times."""
+    return max(1, math.ceil(steps / times))
 
 
 def _divide(rows: int, processes: int) -> int:

@@ -17,7 +17,8 @@ def test_contents_change_with_a_byte_and_leave_named_corpora_alone(tmp_path: Pat
     file = tmp_path / "notes.txt"
     file.write_text("to be or not")
     own = SourceConfig(name=str(file))
-    config = DataConfig(sources=(own, SourceConfig(name="shakespeare"), SourceConfig(name="hf:a/b")))
+    others = (SourceConfig(name="shakespeare"), SourceConfig(name="hf:a/b"))
+    config = DataConfig(sources=(own, *others))
     before = contents(config)
     assert list(before) == [str(file)]
     file.write_text("to be or nor")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import torch
 
 from groundup.config import UserError, from_dict
 from groundup.device import Policy
+from groundup.files import read_json
 from groundup.parallel.world import World
 from groundup.pipeline import stage as module
 from groundup.pipeline import stages as package
@@ -134,7 +136,7 @@ def test_the_state_of_another_recipe_is_kept_aside_and_taken_back(
     work = three.folder / "checkpoints" / "b"
     assert [p.name for p in work.iterdir()] == ["state-13"]
     (aside,) = three.folder.glob("checkpoints/b.*")
-    assert [p.name for p in aside.iterdir()] == ["state-1"]
+    assert sorted(p.name for p in aside.iterdir()) == ["b.begun.json", "state-1"]
     # b.out is of the interrupted recipe now: the first one may not pass for finished.
     assert three.walk() == ["b"]
     assert [p.name for p in work.iterdir()] == ["state-1"]
@@ -167,6 +169,23 @@ def test_a_model_of_another_recipe_goes_aside_with_its_state(three: Fixture) -> 
     three.walk(b=Section(value=7))
     model.unlink()
     assert three.walk(b=Section(value=7)) == ["b"]
+
+
+def test_the_time_of_earlier_attempts_counts(three: Fixture) -> None:
+    with pytest.raises(InterruptedError):
+        three.walk(b=Section(value=13))
+    claim = three.folder / "stages" / "b.begun.json"
+    begun = read_json(claim)
+    assert begun["seconds"] >= 0
+    claim.write_text(json.dumps(begun | {"seconds": 1000.0}))
+    with pytest.raises(InterruptedError):
+        three.walk(b=Section(value=13))
+    assert 1000 <= read_json(claim)["seconds"] < 1100
+    three.walk()  # another recipe: its time begins anew
+    assert read_json(three.folder / "stages" / "b.json")["seconds"] < 100
+    with pytest.raises(InterruptedError):
+        three.walk(b=Section(value=13))  # taken back up, with its time
+    assert read_json(claim)["seconds"] >= 1000
 
 
 def test_the_log_holds_one_attempt_of_each_stage(three: Fixture) -> None:

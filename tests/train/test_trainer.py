@@ -15,7 +15,7 @@ from groundup.config import UserError
 from groundup.data.batch import IGNORE, Batch
 from groundup.train.objectives import NextTokenLoss, cross_entropy_sum, estimate_loss
 from groundup.train.signals import Stopped, StopRequest
-from groundup.train.trainer import Hooks, restore_best
+from groundup.train.trainer import Hooks, Pace, restore_best
 
 
 def close(first: list[float], second: list[float], tolerance: float = 1e-5) -> bool:
@@ -314,10 +314,36 @@ def test_measuring_the_speed_leaves_no_trace(make_trainer: Any) -> None:
     plain = make_trainer(dropout=0.2, steps=5)
     plain.trainer.fit()
     measured = make_trainer(dropout=0.2, steps=5)
-    assert measured.trainer.measure_step(steps=2) > 0
+    calls: list[str] = []
+    measured.trainer.hooks = Hooks(
+        evaluate=lambda: calls.append("evaluate") or {"val_loss": float(torch.rand(()))},
+        sample=lambda: calls.append("sample") or "text",
+    )
+    pace = measured.trainer.measure_pace(steps=2, seconds=0.05)
+    assert min(vars(pace).values()) > 0 and calls == ["evaluate", "sample"]
+    measured.trainer.hooks = Hooks()
     measured.trainer.fit()
     assert measured.sink.losses() == plain.sink.losses()
     assert same_weights(plain, measured)
+
+
+def test_evaluations_and_samples_are_part_of_the_planned_time(make_trainer: Any) -> None:
+    pace = Pace(step=0.5, evaluation=2.0, sample=3.0)
+    spread = make_trainer().trainer  # ten evaluations and five samples over the run
+    assert spread.steps_within(60, pace) == (60 - 10 * 2 - 5 * 3) / 0.5
+    often = make_trainer(evaluate_every=4, sample_every=6).trainer
+    assert often.steps_within(60, pace) == int((60 - 2 - 3) / (0.5 + 2 / 4 + 3 / 6))
+    assert spread.steps_within(1, pace) == 0
+
+
+def test_every_checkpoint_is_told_and_says_what_wrote_it(make_trainer: Any, tmp_path: Path) -> None:
+    saved: list[int] = []
+    parts = make_trainer(tmp_path, steps=5, checkpoint_every=2)
+    parts.trainer.hooks = Hooks(saved=lambda: saved.append(parts.trainer.progress.step))
+    parts.trainer.fit()
+    assert saved == [2, 4, 5]
+    _, facts = parts.trainer.checkpoints.load_latest()
+    assert facts["versions"]["torch"] == torch.__version__
 
 
 def test_the_best_weights_are_kept(make_trainer: Any, tmp_path: Path) -> None:
@@ -408,7 +434,7 @@ def test_a_signal_saves_before_leaving(make_trainer: Any, tmp_path: Path, name: 
 
     parts.trainer.train_step = interrupted
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
-    with pytest.raises(Stopped, match=f"{name} after step 7; the state is saved"):
+    with pytest.raises(Stopped, match=f"{name} after step 7; the state of step 7 is saved"):
         parts.trainer.fit()
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
     again = make_trainer(tmp_path, steps=30, seed=8)

@@ -29,7 +29,9 @@ def work(run: Run, config: DataConfig) -> dict[str, Any]:
     if not run.world.is_main:
         run.world.barrier()
         return {}
-    prepared = prepare(config)
+    move = run.console.start_count("documents read")
+    prepared = prepare(config, lambda name, count: move(count))
+    run.console.end_progress()
     index = []
     for number, source in enumerate(prepared.sources):
         key = f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', source.config.name).strip('-')[-40:]}"

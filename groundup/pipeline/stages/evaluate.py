@@ -39,10 +39,11 @@ def work(run: Run, section: EvaluateSection) -> dict[str, Any]:
 
     base, _, _ = load_model(run.folder / "base", run.policy.device)
     names = [source["name"] for source in read_index(run.folder) if source["heldout"]]
-    by_source = {
-        name: heldout_score(run, base, [shards])
-        for name, shards in zip(names, run.shards("heldout"), strict=True)
-    }
+    by_source = {}
+    for name, shards in zip(names, run.shards("heldout"), strict=True):
+        move = run.console.start_progress(shards.num_tokens)
+        by_source[name] = heldout_score(run, base, [shards], progress=move)
+        run.console.end_progress()
     results: dict[str, Any] = {
         "texts": [text_sample(run, base, prompt, 120) for prompt in section.prompts],
         "chats": [],

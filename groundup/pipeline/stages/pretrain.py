@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.pipeline.stage import Stage
 from groundup.pipeline.store import read_index
-from groundup.pipeline.training import TrainingSection, run_training
+from groundup.pipeline.training import TrainingSection, run_training, verify
 
 if TYPE_CHECKING:
     from groundup.pipeline.run import Run
@@ -32,9 +32,10 @@ def work(run: Run, section: PretrainSection) -> dict[str, Any]:
     from groundup.pipeline.measure import heldout_evaluation, text_sample
     from groundup.pipeline.shape import default_steps, model_shape, rows_per_step
 
+    index = read_index(run.folder)
+    verify(run, [*run.shards("train"), *run.shards("heldout")])
     shape = model_shape(run.config, run.tokenizer.vocab_size)
     model = Decoder(shape).to(run.policy.torch_device)
-    index = read_index(run.folder)
     loader = PretrainLoader(
         run.shards("train"),
         [source["weight"] for source in index],

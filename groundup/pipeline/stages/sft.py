@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from groundup.pipeline.stage import Stage
 from groundup.pipeline.store import documents_path, read_documents, read_index
-from groundup.pipeline.training import TrainingSection, run_training
+from groundup.pipeline.training import TrainingSection, run_training, verify
 
 if TYPE_CHECKING:
     from groundup.data.documents import Document
     from groundup.pipeline.run import Run
 
 EVALUATION_BATCHES = 5
-"""Of about 8192 tokens, of held-out conversations, each time the loss is estimated."""
+"""Of about 8192 tokens, drawn from all held-out conversations, each time the loss is estimated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +30,6 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
     from groundup.data.conversations import (
         ConversationLoader,
         PackedConversations,
-        conversation_batches,
         write_conversations,
     )
     from groundup.models.folder import load_model, save_model
@@ -60,16 +58,22 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
                 (d for path in paths for d in _views(path, section.both_sides)),
                 tokenizer,
                 length,
+                run.console.start_count("conversations packed"),
             )
+            run.console.end_progress()
         run.world.barrier()
         packed[split] = PackedConversations(folder, tokenizer.fingerprint)
+    verify(run, packed.values())
     rows = rows_per_step(run.config, section, model.config)
     loader = ConversationLoader(packed["train"], length, rows, run.config.seed)
     loss = NextTokenLoss(model)
 
     def evaluate() -> dict[str, float]:
-        batches = conversation_batches(packed["heldout"], max(1, 8192 // length))
-        batches = itertools.islice(batches, EVALUATION_BATCHES)
+        # A loader's order spreads the rows over the whole set; the same rows at every evaluation.
+        found = packed["heldout"].manifest.num_rows
+        rows = min(max(1, 8192 // length), found)
+        spread = ConversationLoader(packed["heldout"], length, rows, run.config.seed)
+        batches = (spread.step(i) for i in range(min(EVALUATION_BATCHES, found // rows)))
         with run.policy.autocast():
             on_device = (batch.to(run.policy.torch_device) for batch in batches)
             return {"val_loss": estimate_loss(loss, on_device)}
@@ -87,6 +91,8 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
         evaluate=evaluate if held_out else None,
         sample=sample,
         keep_best=bool(held_out),
+        evaluations=4,
+        samples=2,
     )
     results["conversations"] = packed["train"].manifest.num_conversations
     if run.world.is_main:

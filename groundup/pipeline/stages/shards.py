@@ -38,7 +38,9 @@ def work(run: Run, config: ShardsSection) -> dict[str, Any]:
                 read_documents(documents_path(run.folder, source["key"], split)),
                 run.tokenizer,
                 workers=config.workers or available_cores(),
+                progress=run.console.start_count("documents tokenised"),
             )
+            run.console.end_progress()
             results["tokens" if split == "train" else "heldout_tokens"] += manifest.num_tokens
             results["bytes"] += manifest.num_bytes if split == "train" else 0
     run.world.barrier()
