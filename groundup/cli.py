@@ -27,15 +27,27 @@ HELP = """groundup: language models from the ground up.
   groundup inspect MODEL                                           its parts, sizes and costs
   groundup view MODEL --messages FILE                              what a chat trains on, coloured
   groundup tokens MODEL [--text FILE]                              how well its tokenizer compresses
+  groundup data                                                    texts a recipe can name
   groundup doctor                                                  what this machine can do
 
-MODEL is a model folder, a run folder such as runs/demo, or the name of a pulled model.
+MODEL is a model folder, or a run folder such as runs/demo.
 Examples:
   groundup speedrun recipes/demo.toml --run runs/first --pretrain.minutes 2
   groundup chat runs/demo --prompt "Hi! How are you?"
 `groundup VERB --help` lists a verb's options."""
 
 
+EXAMPLES = {
+    "speedrun": "recipes/demo.toml --run runs/first --pretrain.minutes 2",
+    "chat": 'runs/demo --prompt "Hi! How are you?"',
+    "generate": 'runs/demo --prompt "ROMEO:" --max-tokens 200 --samples 3',
+    "score": "runs/demo --text README.md",
+    "inspect": "runs/demo",
+    "view": "runs/demo --messages chat.json",
+    "tokens": "runs/demo --text README.md",
+    "data": "",
+    "doctor": "--json",
+}
 Arguments = TypeVar("Arguments")
 
 
@@ -56,6 +68,8 @@ class Generate:
     """The text to continue; empty starts a document."""
     greedy: bool = False
     """Always take the most likely token."""
+    samples: int = 1
+    """How many continuations to write, one after another; each has its own noise."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
 
 
@@ -85,6 +99,11 @@ class Tokens:
     model: str
     text: str = ""
     """A UTF-8 text file of your own, beside the built-in samples."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Data:
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +148,8 @@ def speedrun(words: list[str]) -> None:
     run_folder, words = _take_option(words, "--run")
     if not words or words[0].startswith("-"):
         if words and words[0] in ("-h", "--help"):
-            print("usage: groundup speedrun RECIPE [--run DIR] [--section.key VALUE ...]\n")
+            print("usage: groundup speedrun RECIPE [--run DIR] [--section.key VALUE ...]")
+            print(f"Example: groundup speedrun {EXAMPLES['speedrun']}\n")
             override(run_config_type()(), words)
         raise UserError("Name a recipe, such as: groundup speedrun recipes/demo.toml")
     config = load_recipe(find_recipe(words[0]), words[1:])
@@ -153,6 +173,7 @@ def chat(words: list[str]) -> None:
 def generate(words: list[str]) -> None:
     """let a model continue a text"""
     options = _parse(Generate, words, "generate")
+    from groundup.infer.generate import complete_many
     from groundup.infer.generate import generate as stream
     from groundup.serve.wrap import printable, use_utf8
     from groundup.text.tokenizer import opening
@@ -163,6 +184,10 @@ def generate(words: list[str]) -> None:
     model, tokenizer, _ = _load(options.model)
     ids = [*opening(tokenizer), *tokenizer.encode(options.prompt)]
     use_utf8(sys.stdout)
+    if options.samples != 1:
+        replies = complete_many(model, tokenizer, ids, sampling, options.samples)
+        print("\n\n".join(options.prompt + printable(reply.text) for reply in replies))
+        return
     print(options.prompt, end="", flush=True)
     for piece in stream(model, tokenizer, ids, sampling):
         print(printable(piece.text), end="", flush=True)
@@ -224,6 +249,17 @@ def tokens(words: list[str]) -> None:
     print(table(compare({"this model": own, **installed_vocabularies()}, texts)))
 
 
+def data(words: list[str]) -> None:
+    """texts that a recipe can name in data.sources; fetched when they are first used"""
+    _parse(Data, words, "data")
+    from groundup.data.corpora import CORPORA
+
+    for name, corpus in CORPORA.items():
+        print(f"{name}: {corpus.description}")
+        print(f"    {corpus.megabytes:g} MB to fetch; licence: {corpus.licence}; {corpus.url}")
+    print('Your own files work too: data.sources = [{ name = "book.txt" }].')
+
+
 def doctor(words: list[str]) -> None:
     """what this machine can do, detected and measured"""
     options = _parse(Doctor, words, "doctor")
@@ -239,18 +275,20 @@ def doctor(words: list[str]) -> None:
 
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
-    verb.__name__: verb for verb in (speedrun, chat, generate, score, inspect, view, tokens, doctor)
+    verb.__name__: verb
+    for verb in (speedrun, chat, generate, score, inspect, view, tokens, data, doctor)
 }
 
 
 def _parse(cls: type[Arguments], words: list[str], verb: str) -> Arguments:
     import tyro
 
+    summary, example = VERBS[verb].__doc__ or "", f"groundup {verb} {EXAMPLES[verb]}".rstrip()
     return tyro.cli(
         cls,
         args=words,
         prog=f"groundup {verb}",
-        description=(VERBS[verb].__doc__ or "").capitalize() + ".",
+        description=f"{summary[0].upper()}{summary[1:]}.\n\nExample: {example}",
         config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes),
     )
 

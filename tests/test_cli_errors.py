@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from groundup.cli import main
+from groundup.cli import VERBS, main
 from groundup.files import read_json
 
 pytestmark = pytest.mark.usefixtures("known_roof")
@@ -80,11 +80,11 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     main([])
     main(["--help"])
     assert "speedrun" in capsys.readouterr().out
-    for verb in ("speedrun", "chat", "generate", "score", "inspect", "view", "doctor"):
+    for verb in VERBS:
         with pytest.raises(SystemExit) as caught:
             main([verb, "--help"])
         assert not caught.value.code, verb
-        assert capsys.readouterr().out
+        assert f"Example: groundup {verb}" in capsys.readouterr().out
 
 
 def test_recipes_that_are_not(refused: Refused, tmp_path: Path) -> None:

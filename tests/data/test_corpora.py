@@ -195,7 +195,7 @@ def test_chats_become_turns_of_two_speakers(cache, monkeypatch):
     }
     wheel, _ = serve(monkeypatch, wheel_bytes({"chitchat_dataset/dataset.json": json.dumps(chats)}))
     corpus = CORPORA["chitchat"]
-    monkeypatch.setitem(CORPORA, "chitchat", corpora.Corpus("", "", "", wheel, corpus.read))
+    monkeypatch.setitem(CORPORA, "chitchat", corpora.Corpus("", "", "", 0, wheel, corpus.read))
     first, second = read_corpus("chitchat")
     assert first.messages == (
         {"role": "user", "content": "Hello there\nHow are you?"},
