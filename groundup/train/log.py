@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,7 +22,10 @@ class Sink(Protocol):
 
 
 class JsonLog:
-    """`log.jsonl`: one JSON object per line, the truth about a run. Appended and flushed by row."""
+    """`log.jsonl`: one JSON object per line, the truth about a run.
+
+    A row is on the disk when `write` returns: what a checkpoint continues from is in the log.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
@@ -31,6 +35,8 @@ class JsonLog:
         clean = {key: _finite(value) for key, value in row.items()}
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(clean, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def rows(self) -> list[dict[str, Any]]:
         """All rows; a last line that a kill cut short is left out."""

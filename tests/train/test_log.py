@@ -100,3 +100,13 @@ def test_fanout_reaches_every_sink() -> None:
     first, second = Keep(), Keep()
     Fanout(first, second).write({"step": 3})
     assert first.rows == second.rows == [{"step": 3}]
+
+
+def test_a_row_is_on_the_disk_when_write_returns(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log, synced = JsonLog(tmp_path / "log.jsonl"), []
+    monkeypatch.setattr("os.fsync", lambda file: synced.append(log.path.read_text()))
+    log.write({"step": 1})
+    log.write({"step": 2})
+    assert synced == ['{"step": 1}\n', '{"step": 1}\n{"step": 2}\n']
