@@ -6,7 +6,7 @@ marks are predicted: what the assistant says, and the `<|end|>` that closes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -80,21 +80,31 @@ class PackedConversations:
 
 
 class ConversationLoader:
-    """Rows of packed conversations in an order set by (seed, step); each row once an epoch."""
+    """Rows of packed conversations from weighted sources, in an order set by (seed, step).
+
+    A weight says how many times an epoch shows each row of the source: see RowOrder.
+    """
 
     def __init__(
-        self, packed: PackedConversations, length: int, rows_per_step: int, seed: int
+        self,
+        packed: Sequence[PackedConversations],
+        weights: Sequence[float],
+        length: int,
+        rows_per_step: int,
+        seed: int,
     ) -> None:
-        require(
-            length == packed.length,
-            f"{packed.folder} holds rows of {packed.length} tokens, but {length} are asked for; "
-            "delete it to pack the conversations again.",
-        )
+        require(len(packed) > 0, "Fine-tuning needs at least one source of conversations.")
+        for source in packed:
+            require(
+                length == source.length,
+                f"{source.folder} holds rows of {source.length} tokens, but {length} are asked "
+                "for; delete it to pack the conversations again.",
+            )
         require(rows_per_step > 0, f"A step should have at least one row, not {rows_per_step}.")
-        self.packed = packed
+        self.packed = list(packed)
         self.length = length
         self.rows_per_step = rows_per_step
-        self.order = RowOrder([packed.manifest.num_rows], [1.0], seed)
+        self.order = RowOrder([source.manifest.num_rows for source in packed], weights, seed)
 
     @property
     def steps_per_epoch(self) -> float:
@@ -104,15 +114,21 @@ class ConversationLoader:
         return self.rows(index, 0, self.rows_per_step)
 
     def rows(self, index: int, start: int, stop: int) -> Batch:
-        rows = self.order.locate(row_slots(index, start, stop, self.rows_per_step)).row
-        return _packed_batch(self.packed, rows)
+        place = self.order.locate(row_slots(index, start, stop, self.rows_per_step))
+        inputs = np.empty((stop - start, self.length), dtype=np.int64)
+        targets = np.empty_like(inputs)
+        for number, packed in enumerate(self.packed):
+            chosen = place.source == number
+            inputs[chosen] = packed.inputs[place.row[chosen]]
+            targets[chosen] = packed.targets[place.row[chosen]]
+        return _packed_batch(inputs, targets, self.packed[0].bos_id)
 
 
 def conversation_batches(packed: PackedConversations, rows: int) -> Iterator[Batch]:
     """Batches of up to (rows, T): every row once, in order. For evaluation."""
     for start in range(0, packed.manifest.num_rows, rows):
         stop = min(start + rows, packed.manifest.num_rows)
-        yield _packed_batch(packed, np.arange(start, stop))
+        yield _packed_batch(packed.inputs[start:stop], packed.targets[start:stop], packed.bos_id)
 
 
 def write_conversations(
@@ -218,7 +234,6 @@ def _write_rows(
     targets.flush()
 
 
-def _packed_batch(packed: PackedConversations, rows: np.ndarray) -> Batch:
-    inputs = packed.inputs[rows].astype(np.int64)
-    targets = packed.targets[rows].astype(np.int64)
-    return Batch.from_numpy(inputs, targets, document_numbers(inputs, packed.bos_id))
+def _packed_batch(inputs: np.ndarray, targets: np.ndarray, bos_id: int) -> Batch:
+    inputs, targets = inputs.astype(np.int64), targets.astype(np.int64)
+    return Batch.from_numpy(inputs, targets, document_numbers(inputs, bos_id))

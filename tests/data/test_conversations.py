@@ -172,11 +172,11 @@ def test_rows_come_once_an_epoch_whoever_asks(tmp_path: Path, tiny_tokenizer: To
     packed = write(tmp_path / "c", chats, tiny_tokenizer, 61)
     rows = packed.manifest.num_rows
     assert rows > 12
-    loader = ConversationLoader(packed, 61, 6, seed=5)
+    loader = ConversationLoader([packed], [1.0], 61, 6, seed=5)
     assert loader.steps_per_epoch == rows / 6
 
     # Three epochs of the stream, cut into steps of one row to count them.
-    single = ConversationLoader(packed, 61, 1, seed=5)
+    single = ConversationLoader([packed], [1.0], 61, 1, seed=5)
     stream = [single.step(index) for index in range(3 * rows)]
     everything = sorted(packed.inputs.tolist())
     epochs = [
@@ -198,8 +198,27 @@ def test_rows_come_once_an_epoch_whoever_asks(tmp_path: Path, tiny_tokenizer: To
             numbers = [part.documents for part in parts if part.documents is not None]
             assert whole.documents is not None
             assert torch.equal(torch.cat(numbers), whole.documents)
-    other = ConversationLoader(packed, 61, 6, seed=6)
+    other = ConversationLoader([packed], [1.0], 61, 6, seed=6)
     assert not torch.equal(other.step(0).inputs, loader.step(0).inputs)
+
+
+def test_sources_are_mixed_by_weight(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
+    def source(name: str, count: int) -> PackedConversations:
+        chats: list[Turns] = [
+            [("user", name), ("assistant", f"{name} says {n} " + "y" * 20)] for n in range(count)
+        ]
+        return write(tmp_path / name, chats, tiny_tokenizer, 61)
+
+    sources = [source("cat", 30), source("dog", 50)]
+    sizes = [one.manifest.num_rows for one in sources]
+    loader = ConversationLoader(sources, [3.0, 0.5], 61, 1, seed=2)
+    quota = [3 * sizes[0], round(0.5 * sizes[1])]
+    assert loader.steps_per_epoch == sum(quota)
+    epoch = [loader.step(index).inputs[0].tolist() for index in range(sum(quota))]
+    found = [sum(row in one.inputs.tolist() for row in epoch) for one in sources]
+    assert found == quota
+    with pytest.raises(UserError, match="at least one source"):
+        ConversationLoader([], [], 61, 1, seed=2)
 
 
 def test_conversations_without_a_reply_are_dropped_and_counted(
@@ -219,9 +238,9 @@ def test_conversations_without_a_reply_are_dropped_and_counted(
 def test_what_does_not_fit_is_refused(tmp_path: Path, tiny_tokenizer: Tokenizer) -> None:
     packed = write(tmp_path / "c", [[("user", "a"), ("assistant", "b")]], tiny_tokenizer, 16)
     with pytest.raises(UserError, match="rows of 16 tokens, but 17 are asked for"):
-        ConversationLoader(packed, 17, 2, seed=0)
+        ConversationLoader([packed], [1.0], 17, 2, seed=0)
     with pytest.raises(UserError, match="at least one row"):
-        ConversationLoader(packed, 16, 0, seed=0)
+        ConversationLoader([packed], [1.0], 16, 0, seed=0)
     with pytest.raises(UserError, match="f" * 64):
         PackedConversations(tmp_path / "c", "f" * 64)
     with pytest.raises(UserError, match=r"'play' of 'test' is not a conversation"):

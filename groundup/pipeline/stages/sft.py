@@ -46,12 +46,11 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
     assert start is not None, "a stage before this one trains a base model"
     model, tokenizer, _ = load_model(start, run.policy.device)
     length = model.config.context_length
-    packed = {}
     held_out = [source for source in sources if source["heldout"]]
-    for split in ("train", "heldout") if held_out else ("train",):
-        folder = run.folder / "shards" / f"conversations-{split}"
+
+    def pack(name: str, split: str, chosen: list[dict]) -> PackedConversations:
+        folder = run.folder / "shards" / f"conversations-{name}"
         if run.world.is_main:
-            chosen = sources if split == "train" else held_out
             paths = [documents_path(run.folder, source["key"], split) for source in chosen]
             write_conversations(
                 folder,
@@ -62,17 +61,21 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
             )
             run.console.end_progress()
         run.world.barrier()
-        packed[split] = PackedConversations(folder, tokenizer.fingerprint)
-    verify(run, packed.values())
+        return PackedConversations(folder, tokenizer.fingerprint)
+
+    packed = [pack(f"{source['key']}-train", "train", [source]) for source in sources]
+    weights = [source["weight"] for source in sources]
+    unseen = [pack("heldout", "heldout", held_out)] if held_out else []
+    verify(run, [*packed, *unseen])
     rows = rows_per_step(run.config, section, model.config)
-    loader = ConversationLoader(packed["train"], length, rows, run.config.seed)
+    loader = ConversationLoader(packed, weights, length, rows, run.config.seed)
     loss = NextTokenLoss(model)
 
     def evaluate() -> dict[str, float]:
         # A loader's order spreads the rows over the whole set; the same rows at every evaluation.
-        found = packed["heldout"].manifest.num_rows
+        found = unseen[0].manifest.num_rows
         rows = min(max(1, 8192 // length), found)
-        spread = ConversationLoader(packed["heldout"], length, rows, run.config.seed)
+        spread = ConversationLoader(unseen, [1.0], length, rows, run.config.seed)
         batches = (spread.step(i) for i in range(min(EVALUATION_BATCHES, found // rows)))
         with run.policy.autocast():
             on_device = (batch.to(run.policy.torch_device) for batch in batches)
@@ -94,7 +97,7 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
         evaluations=4,
         samples=2,
     )
-    results["conversations"] = packed["train"].manifest.num_conversations
+    results["conversations"] = sum(one.manifest.num_conversations for one in packed)
     if run.world.is_main:
         save_model(run.folder / "sft", model, tokenizer, {"stage": "sft", **results})
     run.world.barrier()
