@@ -115,15 +115,16 @@ class StageClock:
         self._path = run.folder / f"stages/{stage}.begun.json"
         self._is_main = run.world.is_main
         claim = read_json(self._path) if self._path.exists() else {}
-        self._earlier = claim.get("seconds", 0.0) if run.work_folder(stage).exists() else 0.0
+        self._work = run.work_folder(stage)
+        self._earlier = claim.get("seconds", 0.0) if self._work.exists() else 0.0
         self._started = time.perf_counter()
 
     def seconds(self) -> float:
         return self._earlier + time.perf_counter() - self._started
 
     def keep(self) -> None:
-        """Write the time so far beside the stage's claim."""
-        if self._is_main:
+        """Write the time so far into the stage's claim, where there is a state to go on from."""
+        if self._is_main and self._work.exists():
             write_json(self._path, {**read_json(self._path), "seconds": round(self.seconds(), 2)})
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from groundup.pipeline.run import Run
 
 
-MEASURE_SECONDS, MEASURE_SHARE = 15.0, 0.03
+MEASURE_SECONDS, MEASURE_SHARE = 15.0, 0.05
 """How long steps are timed before their number is planned: that share of the time, at most."""
 
 VERIFY_BYTES = 20_000_000_000
@@ -181,7 +181,7 @@ def _planned_steps(
         started, limit = time.perf_counter(), section.minutes * 60
         pace = trainer.measure_pace(seconds=min(MEASURE_SECONDS, MEASURE_SHARE * limit))
         plan |= {f"seconds_per_{key}": round(value, 4) for key, value in vars(pace).items()}
-        # At least half is for training, however long compiling took.
+        # However long compiling took, half is left: a short stage exceeds its time instead.
         left = max(limit - (time.perf_counter() - started), limit / 2)
         steps = cast(int, run.world.share(trainer.steps_within(left, pace)))
     else:

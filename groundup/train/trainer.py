@@ -188,7 +188,7 @@ class Trainer:
         self.progress = Progress(**facts["progress"])
         return self.progress.step
 
-    def measure_pace(self, steps: int = 10, seconds: float = 0.0) -> Pace:
+    def measure_pace(self, steps: int = 3, seconds: float = 0.0) -> Pace:
         """Time the first real batches (at least `steps`, for at least `seconds`), an evaluation and
         a sample; leaves no trace. The same on every process.
         """
@@ -211,7 +211,10 @@ class Trainer:
         return Pace(*(total / self.world.size for total in self.world.sum(times)))
 
     def steps_within(self, seconds: float, pace: Pace) -> int:
-        """How many steps fit, with the evaluations and samples that come between them."""
+        """How many steps fit, with the evaluations and samples that come between them.
+
+        A fixed number of those takes at most half of the time away: a short run exceeds it instead.
+        """
         step, once = pace.step, 0.0
         for cost, every, times in (
             (pace.evaluation, self.config.evaluate_every, self.hooks.evaluations),
@@ -219,7 +222,7 @@ class Trainer:
         ):
             step += cost / every if every else 0.0
             once += cost if every else cost * times
-        return int(max(seconds - once, 0.0) / step)
+        return int(max(seconds - once, seconds / 2) / step)
 
     @property
     def _tokens_per_step(self) -> int:

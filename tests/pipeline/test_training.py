@@ -46,7 +46,7 @@ def test_steps_are_planned_once_within_the_minutes(tmp_path: Path) -> None:
         section = TrainingSection(minutes=minutes)
         steps = training._planned_steps(run, "pretrain", section, trainer, loader)
         assert 595 <= steps <= 600
-    assert asked == [pytest.approx(0.03 * 300)]
+    assert asked == [pytest.approx(0.05 * 300)]
     assert read_json(tmp_path / "pretrain" / "plan.json")["seconds_per_evaluation"] == 1.0
 
 

@@ -330,10 +330,11 @@ def test_measuring_the_speed_leaves_no_trace(make_trainer: Any) -> None:
 def test_evaluations_and_samples_are_part_of_the_planned_time(make_trainer: Any) -> None:
     pace = Pace(step=0.5, evaluation=2.0, sample=3.0)
     spread = make_trainer().trainer  # ten evaluations and five samples over the run
-    assert spread.steps_within(60, pace) == (60 - 10 * 2 - 5 * 3) / 0.5
+    assert spread.steps_within(120, pace) == (120 - 10 * 2 - 5 * 3) / 0.5
+    assert spread.steps_within(40, pace) == 20 / 0.5
     often = make_trainer(evaluate_every=4, sample_every=6).trainer
     assert often.steps_within(60, pace) == int((60 - 2 - 3) / (0.5 + 2 / 4 + 3 / 6))
-    assert spread.steps_within(1, pace) == 0
+    assert spread.steps_within(0.5, pace) == 0
 
 
 def test_every_checkpoint_is_told_and_says_what_wrote_it(make_trainer: Any, tmp_path: Path) -> None:
