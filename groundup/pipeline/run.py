@@ -23,7 +23,7 @@ from groundup.pipeline.stage import StageClock, all_stages, walk
 from groundup.pipeline.store import read_index
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
 from groundup.train.log import Fanout, JsonLog, Sink, TensorBoardSink
-from groundup.train.trainer import software_versions
+from groundup.train.state import software_versions
 
 
 class Run:

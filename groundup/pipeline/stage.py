@@ -93,7 +93,7 @@ def walk(run: Run, stages: Sequence[Stage]) -> None:
         _begin(stage, run, fingerprint)
         run.console.begin(stage.title)
         run.clock = StageClock(run, stage.name)
-        seed_everything(run.config.seed)
+        seed_everything(run.config.seed, run.world.rank)
         try:
             results = stage.work(run, getattr(run.config, stage.name))
         finally:

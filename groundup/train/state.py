@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import platform
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+import groundup
 from groundup.config import UserError
 from groundup.parallel.world import World
 
@@ -63,3 +66,13 @@ def restore_state(
         torch.set_rng_state(tensors[f"rng.cpu.{world.rank}"])
     if torch.cuda.is_available() and f"rng.cuda.{world.rank}" in tensors:
         torch.cuda.set_rng_state(tensors[f"rng.cuda.{world.rank}"])
+
+
+def software_versions() -> dict[str, str]:
+    """What computed the figures: groundup, torch, numpy and Python."""
+    return {
+        "groundup": groundup.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }

@@ -8,17 +8,14 @@ losses, bit for bit on a CPU, as if it had never stopped.
 from __future__ import annotations
 
 import math
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-import groundup
 from groundup.config import UserError
 from groundup.data.batch import Batch
 from groundup.data.loader import Loader
@@ -34,7 +31,7 @@ from groundup.train.log import Sink
 from groundup.train.metrics import Meter
 from groundup.train.objectives import NextTokenLoss
 from groundup.train.signals import Stopped, StopRequest
-from groundup.train.state import restore_state, state_tensors
+from groundup.train.state import restore_state, software_versions, state_tensors
 
 
 @dataclass
@@ -311,16 +308,6 @@ def restore_best(model: nn.Module, best: Checkpoints) -> float:
     weights: dict[str, Tensor] = {k.removeprefix("model."): v for k, v in tensors.items()}
     model.load_state_dict(weights)
     return facts["val_loss"]
-
-
-def software_versions() -> dict[str, str]:
-    """What computed the figures: groundup, torch, numpy and Python."""
-    return {
-        "groundup": groundup.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-    }
 
 
 def _seconds(work: Callable[[], Any] | None) -> float:
