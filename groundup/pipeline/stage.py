@@ -98,6 +98,8 @@ def walk(run: Run, stages: Sequence[Stage]) -> None:
             results = stage.work(run, getattr(run.config, stage.name))
         finally:
             run.clock.keep()
+        if stage.artifact and "skipped" in results and run.world.is_main:
+            _retire_model(run.folder, stage.artifact)
         seconds = round(run.clock.seconds(), 2)
         record = {"fingerprint": fingerprint, "seconds": seconds, "results": results}
         run.write_json(_record(stage), record)
@@ -167,18 +169,13 @@ def _is_done(stage: Stage, run: Run, fingerprint: str) -> bool:
 def _begin(stage: Stage, run: Run, fingerprint: str) -> None:
     """Claim the stage's working state; another configuration's is moved out of the way.
 
-    With it goes the model that the other configuration made: it must not pass for this one's. Where
-    an earlier claim of this very configuration was moved, its working state is taken back up.
+    Where an earlier claim of this very configuration was moved, it is taken back up.
     """
     claim, work = run.folder / f"stages/{stage.name}.begun.json", run.work_folder(stage.name)
     claimed = read_json(claim)["fingerprint"] if claim.exists() else None
     if run.world.is_main and claimed != fingerprint:
         # What the stage left behind before is about to be replaced: it no longer counts as done.
         (run.folder / _record(stage)).unlink(missing_ok=True)
-        if stage.artifact and (run.folder / stage.artifact).exists():
-            shutil.rmtree(work / "model", ignore_errors=True)
-            work.mkdir(parents=True, exist_ok=True)
-            (run.folder / stage.artifact).rename(work / "model")
         if work.exists() and claimed is not None:
             aside = _aside(work, claimed)
             shutil.rmtree(aside, ignore_errors=True)
@@ -193,6 +190,19 @@ def _begin(stage: Stage, run: Run, fingerprint: str) -> None:
         write_json(claim, {**earlier, "fingerprint": fingerprint})
         kept.unlink(missing_ok=True)
     run.world.barrier()
+
+
+def _retire_model(folder: Path, artifact: str) -> None:
+    """Move away a model that an earlier recipe made, where the stage now makes none.
+
+    A stage that makes one replaces the earlier model when it is done, and not before.
+    """
+    if (folder / artifact).exists():
+        kept = folder / "checkpoints" / f"{artifact}.earlier"
+        shutil.rmtree(kept, ignore_errors=True)
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        (folder / artifact).rename(kept)
+        logger.warning("This recipe makes no %s/: the earlier one is kept in %s.", artifact, kept)
 
 
 def _aside(work: Path, fingerprint: str) -> Path:

@@ -142,7 +142,7 @@ def test_the_state_of_another_recipe_is_kept_aside_and_taken_back(
     assert [p.name for p in work.iterdir()] == ["state-1"]
 
 
-def test_a_model_of_another_recipe_goes_aside_with_its_state(three: Fixture) -> None:
+def test_an_earlier_model_goes_aside_where_a_stage_makes_none(three: Fixture) -> None:
     work = three.stages[1].work
 
     def tune(run: Run, section: Section) -> dict[str, Any]:
@@ -159,7 +159,7 @@ def test_a_model_of_another_recipe_goes_aside_with_its_state(three: Fixture) -> 
     three.walk()
     assert three.walk(b=Section(value=0)) == ["b", "c"]
     assert not model.parent.exists()
-    (kept,) = three.folder.glob("checkpoints/b.*/model/model.safetensors")
+    kept = three.folder / "checkpoints" / "tuned.earlier" / "model.safetensors"
     assert kept.read_text() == "model 1"
     assert three.walk(b=Section(value=0)) == []  # nothing to do is done, too
     three.walk(b=Section(value=7))

@@ -132,7 +132,8 @@ def test_commands_change_the_conversation(make_conversation) -> None:
     assert conversation.messages == []
 
 
-def test_save_and_load(make_conversation, tmp_path: Path) -> None:
+def test_save_and_load(make_conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")  # a note about a long path stays on one line
     path = tmp_path / "a chat.json"
     conversation = make_conversation("Good day 🙂")
     shown = talk(conversation, "Hi!", f"/save {path}", "/save")
