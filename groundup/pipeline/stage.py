@@ -55,8 +55,8 @@ class Stage:
     outputs: tuple[str, ...] = ()
     """Paths below the run folder that must exist for the stage to count as done."""
     artifact: str | None = None
-    """The model folder it writes, below the run folder. A stage that finds nothing to do says why in
-    its results as "skipped"; an earlier recipe's model then goes aside."""
+    """The model folder it writes, below the run folder. A stage that finds nothing to do says why
+    in its results as "skipped"; an earlier recipe's model then goes aside."""
     every_time: bool = False
     """Never skipped."""
 
