@@ -11,7 +11,7 @@ from groundup.config import require
 from groundup.models.config import DecoderConfig, flops_per_token
 from groundup.nn.block import Block
 from groundup.nn.cache import KVCache
-from groundup.nn.init import initialize
+from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Causal, Document, Plan, plan
 from groundup.nn.norms import build_norm
 from groundup.nn.positions import RotaryPositions, document_positions
@@ -20,17 +20,17 @@ from groundup.nn.positions import RotaryPositions, document_positions
 class Decoder(nn.Module):
     """ids (B, T) -> logits (B, T, V).
 
-        ids ─ embedding [+ learned positions] ─ block × L ─ final_norm ─ head ─ logits
+        ids ─ embedding [+ learned positions] ─ block × L ─ [final_norm] ─ head ─ logits
 
     GPT-2, Llama and Qwen3 are configs of this class (`groundup.models.presets`). With
-    `checkpointing` set, training keeps only each block's input and computes the rest again in the
-    backward pass: less memory, a third more compute, equal gradients.
+    `checkpointing` 1, training keeps only each block's input and computes the rest again in the
+    backward pass (with n, of every n-th block): less memory, a third more compute, equal gradients.
     """
 
     def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         self.config = config
-        self.checkpointing = False
+        self.checkpointing = 0
         width = config.width
         self.embedding = nn.Embedding(config.vocab_size, width)
         self.position_embedding = None
@@ -41,11 +41,13 @@ class Decoder(nn.Module):
             self.rotary = RotaryPositions(
                 config.attention.head_width, config.context_length, config.positions.theta
             )
+        deepnorm = config.norm.placement == "deepnorm"
+        scale = deepnorm_stream_scale(config.num_layers) if deepnorm else 1.0
         self.blocks = nn.ModuleList(
-            Block(width, config.attention, config.feed_forward, config.norm)
+            Block(width, config.attention, config.feed_forward, config.norm, scale)
             for _ in range(config.num_layers)
         )
-        self.final_norm = build_norm(config.norm, width)
+        self.final_norm = None if config.norm.ends_blocks else build_norm(config.norm, width)
         # A tied head has no module of its own: one weight, registered once, in one place.
         self.head = (
             None if config.tie_embeddings else nn.Linear(width, config.vocab_size, bias=False)
@@ -62,7 +64,7 @@ class Decoder(nn.Module):
     def hidden(
         self, ids: Tensor, *, cache: KVCache | None = None, documents: Tensor | None = None
     ) -> Tensor:
-        """ids (B, T) -> (B, T, D) after the final norm.
+        """ids (B, T) -> (B, T, D) after the final norm, where there is one.
 
         With a cache the ids continue what it holds, and are appended to it. `documents` (B, T)
         numbers each position's document: attention then never crosses from one to another, and
@@ -77,11 +79,11 @@ class Decoder(nn.Module):
         for index, block in enumerate(self.blocks):
             if cache is not None:
                 x = block(x, mask, rotation, cache.layers[index])
-            elif self.checkpointing and self.training:
+            elif self.training and self.checkpointing and index % self.checkpointing == 0:
                 x = checkpoint(block, x, mask, rotation, use_reentrant=False)
             else:
                 x = block(x, mask, rotation)
-        return self.final_norm(x)
+        return self.final_norm(x) if self.final_norm is not None else x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V): the head alone; generation asks it for the last position only."""
@@ -94,7 +96,8 @@ class Decoder(nn.Module):
 
     def initialize(self) -> None:
         """Draw all weights anew from torch's generator; see the table in `groundup.nn.init`."""
-        initialize(self, self.config.init_std, self.config.num_layers)
+        config = self.config
+        initialize(self, config.init_std, config.num_layers, config.norm.placement)
         if self.head_bias is not None:
             nn.init.zeros_(self.head_bias)
 

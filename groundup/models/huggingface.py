@@ -70,6 +70,7 @@ def family_of(config: DecoderConfig) -> Family:
             needed["feed_forward.bias"] = (config.feed_forward.bias, False)
         else:
             needed["width % attention.num_heads"] = (config.width % attention.num_heads, 0)
+    needed["norm.placement"] = (config.norm.placement, "pre")
     needed["head_bias"] = (config.head_bias, False)
     for field, (value, expected) in needed.items():
         require(

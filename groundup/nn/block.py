@@ -1,6 +1,8 @@
-"""The pre-norm transformer block: two branches that read the residual stream and add to it."""
+"""The transformer block: two branches that read the residual stream and add to it."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from torch import Tensor, nn
 
@@ -14,13 +16,14 @@ from groundup.nn.positions import Rotation
 
 
 class Block(nn.Module):
-    """(B, T, D) -> (B, T, D).
+    """(B, T, D) -> (B, T, D); drawn with the norms where most models have them, before each branch.
 
         x ─┬───────────────────────────────┬──────────────────────────────────┬─ y
            └─ attention_norm ─ attention ─ + └─ feed_forward_norm ─ feed_forward ─ +
 
-    The stream itself is never normalised inside the stack, so gradients reach every layer
-    undiminished. Xiong et al. 2020, arXiv:2002.04745.
+    There the stream itself is never normalised inside the stack, so gradients reach every layer
+    undiminished: Xiong et al. 2020, arXiv:2002.04745. The other placements are in `NormConfig`;
+    `stream_scale` is DeepNorm's α, which follows from the number of layers.
     """
 
     def __init__(
@@ -29,12 +32,17 @@ class Block(nn.Module):
         attention: AttentionConfig,
         feed_forward: FeedForwardConfig,
         norm: NormConfig,
+        stream_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.placement, self.stream_scale = norm.placement, stream_scale
         self.attention_norm = build_norm(norm, width)
         self.attention = Attention(width, attention, norm)
         self.feed_forward_norm = build_norm(norm, width)
         self.feed_forward = build_feed_forward(feed_forward, width)
+        sandwich = norm.placement == "sandwich"
+        self.attention_out_norm = build_norm(norm, width) if sandwich else None
+        self.feed_forward_out_norm = build_norm(norm, width) if sandwich else None
 
     def forward(
         self,
@@ -43,5 +51,22 @@ class Block(nn.Module):
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
     ) -> Tensor:
-        x = x + self.attention(self.attention_norm(x), mask, rotation, cache)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+        def attend(x: Tensor) -> Tensor:
+            return self.attention(x, mask, rotation, cache)
+
+        x = self._join(x, attend, self.attention_norm, self.attention_out_norm)
+        return self._join(x, self.feed_forward, self.feed_forward_norm, self.feed_forward_out_norm)
+
+    def _join(
+        self,
+        x: Tensor,
+        branch: Callable[[Tensor], Tensor],
+        norm: nn.Module,
+        out_norm: nn.Module | None,
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D): the stream after a branch, by the placement of its norms."""
+        if self.placement == "pre":
+            return x + branch(norm(x))
+        if out_norm is not None:
+            return x + out_norm(branch(norm(x)))
+        return norm(self.stream_scale * x + branch(x))

@@ -12,6 +12,7 @@ from typing import Literal
 from groundup.config import UserError, did_you_mean, require
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
+NormPlacement = Literal["pre", "post", "sandwich", "deepnorm"]
 _ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
 
 
@@ -80,13 +81,28 @@ class FeedForwardConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class NormConfig:
-    """RMSNorm (scale only) or LayerNorm (centre, scale and shift)."""
+    """RMSNorm (scale only) or LayerNorm (centre, scale and shift), and where in a block it stands.
+
+    | placement | a branch f joins the stream x as | norm after the last block  | source          |
+    |-----------|----------------------------------|----------------------------|-----------------|
+    | pre       | x + f(norm(x))                   | yes: the stream has grown  | GPT-2           |
+    | post      | norm(x + f(x))                   | no: a block ends with one  | arXiv:1706.03762 |
+    | sandwich  | x + norm(f(norm(x)))             | yes                        | arXiv:2105.13290 |
+    | deepnorm  | norm(α·x + f(x)), α = (2L)^¼     | no                         | arXiv:2203.00555 |
+    """
 
     kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     eps: float = 1e-6
+    placement: NormPlacement = "pre"
+
+    @property
+    def ends_blocks(self) -> bool:
+        """The stream itself is normalised in every block, so that no norm is due after the last."""
+        return self.placement in ("post", "deepnorm")
 
     def __post_init__(self) -> None:
         _choice("norm.kind", self.kind, ("rmsnorm", "layernorm"))
+        _choice("norm.placement", self.placement, ("pre", "post", "sandwich", "deepnorm"))
         require(self.eps > 0, f"norm.eps should be above 0, but is {self.eps}.")
 
 

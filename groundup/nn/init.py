@@ -1,14 +1,17 @@
 """How weights start: one table, applied by the role a matrix plays in the block.
 
-| role                              | distribution                         |
-|-----------------------------------|--------------------------------------|
-| token and position embeddings     | normal, std                          |
-| query, key, value, gate, up, head | normal, std                          |
-| out and down (write the residual) | normal, std / √(2 · number of layers) |
-| norm scales, all biases           | 1, 0                                 |
+| role                               | normal distribution of standard deviation               |
+|------------------------------------|----------------------------------------------------------|
+| embeddings, head, query, key       | std                                                      |
+| value, gate, up                    | std; with deepnorm std · β                               |
+| out, down: these write the stream  | std / √(2L) with norms before; std after; deepnorm std · β |
+| norm scales, all biases            | none: 1, 0                                               |
 
-Every block adds two branches to the residual stream; scaling their last matrices by 1/√(2L) keeps
-the stream's variance independent of depth. Radford et al. 2019 (GPT-2), section 2.3.
+L is the number of layers. Where the norms stand before the branches, each of 2L branches adds to
+the stream; scaling their last matrices by 1/√(2L) keeps its variance independent of depth. Radford
+et al. 2019 (GPT-2), section 2.3. A norm after the branch or after the sum makes that moot. DeepNorm
+bounds each update instead, by β = (8L)^-¼ beside its α: Wang et al. 2022, arXiv:2203.00555, figure
+2; its proof is for std = 1/√D (Xavier).
 """
 
 from __future__ import annotations
@@ -18,21 +21,24 @@ import math
 import torch
 from torch import nn
 
+from groundup.nn.config import NormPlacement
 from groundup.nn.norms import LayerNorm, RMSNorm
 
 RESIDUAL_WRITERS = ("out", "down")
+DEEPNORM_SCALED = ("value", "out", "gate", "up", "down")
 
 
 @torch.no_grad()
-def initialize(module: nn.Module, std: float, num_layers: int) -> None:
+def initialize(
+    module: nn.Module, std: float, num_layers: int, placement: NormPlacement = "pre"
+) -> None:
     """Fill every weight below `module` in place, by the table above; draws from torch's generator.
 
     Complete: a model created on the meta device and moved by `to_empty` starts as any other.
     """
     for name, child in module.named_modules():
         if isinstance(child, nn.Linear):
-            writes_residual = name.rpartition(".")[2] in RESIDUAL_WRITERS
-            scale = 1 / math.sqrt(2 * num_layers) if writes_residual else 1.0
+            scale = _scale(name.rpartition(".")[2], num_layers, placement)
             child.weight.normal_(0.0, std * scale)
         elif isinstance(child, nn.Embedding):
             child.weight.normal_(0.0, std)
@@ -40,3 +46,16 @@ def initialize(module: nn.Module, std: float, num_layers: int) -> None:
             child.weight.fill_(1.0)
         if isinstance(child, (nn.Linear, LayerNorm)) and child.bias is not None:
             child.bias.zero_()
+
+
+def deepnorm_stream_scale(num_layers: int) -> float:
+    """α = (2L)^¼, by which DeepNorm multiplies the stream before it adds a branch."""
+    return (2 * num_layers) ** 0.25
+
+
+def _scale(role: str, num_layers: int, placement: NormPlacement) -> float:
+    if placement == "deepnorm":
+        return (8 * num_layers) ** -0.25 if role in DEEPNORM_SCALED else 1.0
+    if placement == "pre" and role in RESIDUAL_WRITERS:
+        return 1 / math.sqrt(2 * num_layers)
+    return 1.0

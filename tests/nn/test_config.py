@@ -39,6 +39,10 @@ from groundup.nn.config import (
             r"feed_forward.activation cannot be 'sliu'. Did you mean 'silu'",
         ),
         (lambda: NormConfig(kind="rms"), r"norm.kind cannot be 'rms'"),  # type: ignore[arg-type]
+        (
+            lambda: NormConfig(placement="past"),  # type: ignore[arg-type]
+            r"norm.placement cannot be 'past'. Did you mean 'post'",
+        ),
         (lambda: NormConfig(eps=0.0), r"norm.eps should be above 0"),
         (lambda: PositionsConfig(theta=0.0), r"positions.theta should be above 1"),
     ],

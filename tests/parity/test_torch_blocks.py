@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.attention import Attention, attend, naive_attention
@@ -97,18 +96,24 @@ def test_plain_feed_forward():
     _assert_same(ours, theirs, torch.randn(3, 7, 23))
 
 
-def test_a_whole_pre_norm_block():
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+@pytest.mark.parametrize("placement", ["pre", "post"])
+def test_a_whole_block(placement, activation):
     from groundup.nn.block import Block
 
     ours = Block(
         30,
         AttentionConfig(num_heads=5, num_kv_heads=5, head_width=6, qkv_bias=True, out_bias=True),
-        FeedForwardConfig(kind="plain", activation="relu", width=44, bias=True),
-        NormConfig(kind="layernorm", eps=1e-5),
+        FeedForwardConfig(kind="plain", activation=activation, width=44, bias=True),
+        NormConfig(kind="layernorm", eps=1e-5, placement=placement),
     )
     theirs = nn.TransformerEncoderLayer(
-        30, 5, 44, dropout=0.0, activation=F.relu, batch_first=True, norm_first=True
-    )
+        30, 5, 44, dropout=0.0, activation=activation, batch_first=True,
+        norm_first=placement == "pre",
+    )  # fmt: skip
+    for norm in (ours.attention_norm, ours.feed_forward_norm):
+        nn.init.normal_(norm.weight)
+        nn.init.normal_(norm.bias)
     parts = (ours.attention.query, ours.attention.key, ours.attention.value)
     with torch.no_grad():
         theirs.self_attn.in_proj_weight.copy_(torch.cat([part.weight for part in parts]))
