@@ -6,7 +6,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from groundup.device import Policy, available_cores, cpu_name, detect, roof_gflo
 from groundup.files import atomic_write, read_json, write_json
 from groundup.parallel.world import World, join_world, local_rank
 from groundup.pipeline.console import Console
+from groundup.pipeline.lock import locked
 from groundup.pipeline.recipe import RunConfig
 from groundup.pipeline.shape import model_shape
 from groundup.pipeline.stage import StageClock, all_stages, walk
@@ -102,26 +103,37 @@ def speedrun(config: RunConfig, folder: Path) -> Path:
 def open_run(config: RunConfig, folder: Path) -> Iterator[Run]:
     """Open (or create) a run folder under `config`, in as many processes as torchrun started."""
     policy = detect(config.device, local_rank())
-    with join_world(policy.device) as world:
-        if world.is_main:
-            _create(folder, config)
-        world.barrier()
+    with join_world(policy.device) as world, _claimed(folder, config, world):
         policy = _settled_policy(folder, policy, config, world)
         with Console(quiet=not world.is_main) as console:
             console.headline(config.name, policy.describe(), folder)
             yield Run(folder, config, policy, world, console)
 
 
-def _create(folder: Path, config: RunConfig) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with atomic_write(folder / "config.toml") as file:
-            file.write(to_toml(config))
-    except OSError as error:
-        raise UserError(
-            f"Cannot write into the run folder {folder} ({error.strerror}); choose another with "
-            "--run FOLDER."
-        ) from None
+@contextmanager
+def _claimed(folder: Path, config: RunConfig, world: World) -> Iterator[None]:
+    """Create the run folder and keep other runs out of it; the main process does so for all.
+
+    Raises UserError on every process when it cannot be written to, or another run is in it.
+    """
+    with ExitStack() as held:
+        refusal = ""
+        if world.is_main:
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locked(folder))
+                with atomic_write(folder / "config.toml") as file:
+                    file.write(to_toml(config))
+            except UserError as error:
+                refusal = str(error)
+            except OSError as error:
+                refusal = (
+                    f"Cannot write into the run folder {folder} ({error.strerror}); choose "
+                    "another with --run FOLDER."
+                )
+        if refusal := str(world.share(refusal)):
+            raise UserError(refusal)
+        yield
 
 
 def _settled_policy(folder: Path, policy: Policy, config: RunConfig, world: World) -> Policy:
