@@ -35,7 +35,8 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno in _BUSY:
-                raise UserError(_refusal(folder, file.seek(0) or file.read())) from None
+                file.seek(0)
+                raise UserError(_refusal(folder, file.read())) from None
             if error.errno not in _NO_LOCKS:
                 raise
             logger.warning(

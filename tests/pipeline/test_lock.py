@@ -139,7 +139,7 @@ def test_the_processes_of_one_run_share_it(tiny_recipe: Path, tmp_path: Path) ->
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--")
     words = (str(driver), "speedrun", str(tiny_recipe), "--run", str(tmp_path / "run"))
     with start("", *words, launcher=launcher) as first:
-        assert [line(first), line(first)] == ["in", "in"]
+        assert line(first) + line(first) == "inin"  # not always on two lines
         holder = json.loads((tmp_path / "run" / ".lock").read_text())["pid"]
         with start("", *words, launcher=launcher) as second:
             _, error = second.communicate(timeout=280)
