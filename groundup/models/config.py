@@ -10,6 +10,7 @@ from groundup.nn.config import (
     FeedForwardConfig,
     NormConfig,
     PositionsConfig,
+    RopeScaling,
 )
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FeedForwardConfig",
     "NormConfig",
     "PositionsConfig",
+    "RopeScaling",
     "flops_per_token",
     "num_matmul_weights",
 ]

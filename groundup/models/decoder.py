@@ -39,7 +39,7 @@ class Decoder(nn.Module):
             self.position_embedding = nn.Embedding(config.context_length, width)
         elif config.positions.kind == "rope":
             self.rotary = RotaryPositions(
-                config.attention.head_width, config.context_length, config.positions.theta
+                config.attention.head_width, config.context_length, config.positions
             )
         deepnorm = config.norm.placement == "deepnorm"
         scale = deepnorm_stream_scale(config.num_layers) if deepnorm else 1.0

@@ -21,6 +21,8 @@ from groundup.models.config import (
     NormConfig,
     PositionsConfig,
 )
+from groundup.models.huggingface_rope import read_rope, rope_fields
+from groundup.nn.positions import change_layout
 
 Family = Literal["qwen3", "llama", "gpt2"]
 ARCHITECTURES: dict[Family, str] = {
@@ -108,6 +110,7 @@ def to_hf_state(config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str,
     """Our state dict under transformers' names and in its layouts; a tied head is left out."""
     family = family_of(config)
     if family != "gpt2":
+        state = _relaid(config, state, interleaved=False)
         return {_rename(name, _LLAMA_NAMES): tensor for name, tensor in state.items()}
     theirs: dict[str, Tensor] = {}
     for name, tensor in state.items():
@@ -137,7 +140,7 @@ def from_hf_state(config: DecoderConfig, theirs: Mapping[str, Tensor]) -> dict[s
                 state[name.replace("fused", part)] = piece
         else:
             state[name] = tensor
-    return state
+    return _relaid(config, state, interleaved=True)
 
 
 def drop_redundant(config: DecoderConfig, theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -198,6 +201,22 @@ def _rename(name: str, names: Mapping[str, str]) -> str:
     return f"{names[stems[0]]}.{parts[index]}.{names[stems[1]]}.{leaf}"
 
 
+def _relaid(
+    config: DecoderConfig, state: Mapping[str, Tensor], *, interleaved: bool
+) -> dict[str, Tensor]:
+    """Our state dict with RoPE's channels as asked for; transformers knows the half-split alone."""
+    if config.positions.layout == "half":
+        return dict(state)
+    width = config.attention.head_width
+    turned = (".query.", ".key.", ".query_norm.", ".key_norm.")
+    return {
+        name: change_layout(tensor, width, interleaved=interleaved)
+        if any(part in name for part in turned)
+        else tensor
+        for name, tensor in state.items()
+    }
+
+
 def _transpose_conv1d(our_name: str, tensor: Tensor) -> Tensor:
     """GPT-2 in transformers stores its blocks' matrices as (in, out), the transpose of Linear."""
     is_matrix = our_name.startswith("blocks.") and tensor.ndim == 2
@@ -218,10 +237,7 @@ def _llama_fields(config: DecoderConfig, family: Family) -> dict[str, Any]:
         "rms_norm_eps": config.norm.eps,
         "attention_bias": attention.qkv_bias,
         "attention_dropout": attention.dropout,
-        # Readers before transformers 5 know only the first of these two.
-        "rope_theta": config.positions.theta,
-        "rope_parameters": {"rope_type": "default", "rope_theta": config.positions.theta},
-    }
+    } | rope_fields(config.positions, attention.head_width)
     if family == "llama":
         return fields | {"mlp_bias": config.feed_forward.bias}
     return fields | {"use_sliding_window": False}
@@ -262,7 +278,7 @@ def _from_llama(data: Mapping[str, Any], family: str) -> DecoderConfig:
             qk_norm=family == "qwen3",
             dropout=float(data.get("attention_dropout") or 0.0),
         ),
-        positions=PositionsConfig(kind="rope", theta=_rope_theta(data)),
+        positions=read_rope(data),
         feed_forward=FeedForwardConfig(
             kind="gated",
             activation=_activation(data, "hidden_act", "silu"),
@@ -331,21 +347,3 @@ def _activation(data: Mapping[str, Any], field: str, default: str) -> Any:
         hint = did_you_mean(str(name), _FROM_HF_ACTIVATION)
         raise UserError(f"config.json: {field} = {name!r} is not supported.{hint}")
     return _FROM_HF_ACTIVATION[name]
-
-
-def _rope_theta(data: Mapping[str, Any]) -> float:
-    # transformers 5 writes rope_parameters; before, rope_theta and rope_scaling stood apart.
-    for field in ("rope_parameters", "rope_scaling"):
-        section = data.get(field) or {}
-        kind = section.get("rope_type", section.get("type", "default"))
-        require(
-            kind == "default",
-            f"config.json: {field}.rope_type = {kind!r} is not supported (only 'default' is).",
-        )
-    section = data.get("rope_parameters") or {}
-    fraction = section.get("partial_rotary_factor", data.get("partial_rotary_factor", 1.0))
-    require(
-        fraction in (1.0, None),
-        f"config.json: partial_rotary_factor = {fraction!r} is not supported (only 1.0 is).",
-    )
-    return float(section.get("rope_theta", data.get("rope_theta", 10_000.0)))

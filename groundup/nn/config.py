@@ -6,6 +6,7 @@ particular choice and never a copy of the code.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,7 +39,7 @@ class AttentionConfig:
     """Probability of dropping an output value before it joins the residual stream."""
 
     def __post_init__(self) -> None:
-        _positive("attention", self, "num_heads", "num_kv_heads", "head_width")
+        _at_least_one("attention", self, "num_heads", "num_kv_heads", "head_width")
         _probability("attention", self, "dropout", "out_dropout")
         require(
             self.num_heads % self.num_kv_heads == 0,
@@ -49,16 +50,84 @@ class AttentionConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class RopeScaling:
+    """How RoPE's frequencies are slowed down, for a context `factor` times as long as trained for.
+
+    | kind   | a pair of channels turns                                                      |
+    |--------|-------------------------------------------------------------------------------|
+    | linear | `factor` times slower: position interpolation, arXiv:2306.15595               |
+    | ntk    | by a larger theta: the fastest as before, the slowest `factor` times slower   |
+    | yarn   | slow pairs as linear, fast ones as before; sharper scores: arXiv:2309.00071   |
+    | llama3 | the same, blended otherwise: arXiv:2407.21783, section 3.2                    |
+
+    yarn and llama3 call a pair slow that turns fewer than `slow_turns` times within
+    `original_context`, and fast above `fast_turns`; pairs between are blended.
+    """
+
+    kind: Literal["linear", "ntk", "yarn", "llama3"]
+    factor: float
+    original_context: int | None = None
+    """The context length of the first training. yarn and llama3."""
+    slow_turns: float | None = None
+    """1 when left out. yarn and llama3."""
+    fast_turns: float | None = None
+    """32 for yarn and 4 for llama3 when left out."""
+    attention_factor: float | None = None
+    """What queries and keys are multiplied by; 0.1·ln(factor) + 1 when left out. yarn only."""
+
+    def __post_init__(self) -> None:
+        _choice("positions.scaling.kind", self.kind, ("linear", "ntk", "yarn", "llama3"))
+        _at_least_one("positions.scaling", self, "factor")
+        defaults = self._defaults()
+        for name in ("original_context", "slow_turns", "fast_turns", "attention_factor"):
+            given = getattr(self, name) is not None
+            require(
+                name in defaults or not given,
+                f"positions.scaling.{name} has no effect on kind {self.kind!r}; leave it out.",
+            )
+            if name in defaults and not given:
+                # A saved config states what was used, whatever a later version's defaults are.
+                object.__setattr__(self, name, defaults[name])
+        require(
+            "original_context" not in defaults or (self.original_context or 0) >= 1,
+            f"positions.scaling.kind {self.kind!r} needs original_context, the context length of "
+            f"the first training, but it is {self.original_context}.",
+        )
+        require(
+            0 < (self.slow_turns or 1) < (self.fast_turns or math.inf),
+            f"positions.scaling.slow_turns should be above 0 and below fast_turns, but they are "
+            f"{self.slow_turns} and {self.fast_turns}.",
+        )
+
+    def _defaults(self) -> dict[str, float | None]:
+        """The fields that act on this kind, with what stands in for one left out."""
+        blend = {"original_context": None, "slow_turns": 1.0}
+        if self.kind == "yarn":
+            sharper = 0.1 * math.log(self.factor) + 1.0
+            return blend | {"fast_turns": 32.0, "attention_factor": sharper}
+        return blend | {"fast_turns": 4.0} if self.kind == "llama3" else {}
+
+
+@dataclass(frozen=True, kw_only=True)
 class PositionsConfig:
     """How a token knows where it stands: rotation of queries and keys, a learned table, or not."""
 
     kind: Literal["rope", "learned", "none"] = "rope"
     theta: float = 10_000.0
-    """RoPE's base: the slowest pair of channels turns once in 2π·theta positions."""
+    """RoPE's base: the slowest pair of channels turns once in about 2π·theta positions."""
+    layout: Literal["half", "interleaved"] = "half"
+    """Which channels of a head RoPE turns together: i and i + E/2, or the neighbours 2i, 2i + 1."""
+    scaling: RopeScaling | None = None
 
     def __post_init__(self) -> None:
         _choice("positions.kind", self.kind, ("rope", "learned", "none"))
+        _choice("positions.layout", self.layout, ("half", "interleaved"))
         require(self.theta > 1, f"positions.theta should be above 1, but is {self.theta}.")
+        require(
+            self.kind == "rope" or (self.scaling is None and self.layout == "half"),
+            f"positions.scaling and positions.layout are about rope and have no effect on kind "
+            f"{self.kind!r}; leave them out.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +144,7 @@ class FeedForwardConfig:
     def __post_init__(self) -> None:
         _choice("feed_forward.kind", self.kind, ("gated", "plain"))
         _choice("feed_forward.activation", self.activation, _ACTIVATIONS)
-        _positive("feed_forward", self, "width")
+        _at_least_one("feed_forward", self, "width")
         _probability("feed_forward", self, "dropout")
 
 
@@ -115,7 +184,7 @@ def gated_width(width: int, multiple_of: int = 64) -> int:
     return -(-8 * width // (3 * multiple_of)) * multiple_of
 
 
-def _positive(section: str, config: object, *names: str) -> None:
+def _at_least_one(section: str, config: object, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
         require(value >= 1, f"{section}.{name} should be at least 1, but is {value}.")

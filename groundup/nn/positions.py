@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
-Rotation = tuple[Tensor, Tensor]
-"""Cosines and sines of the angles, each (T, 1, E/2), ready to broadcast over heads."""
+from groundup.nn.config import PositionsConfig
+from groundup.nn.rope_scaling import frequencies
+
+
+class Rotation(NamedTuple):
+    """Cosines and sines of the angles, each (T, 1, E/2), ready to broadcast over heads."""
+
+    cos: Tensor
+    sin: Tensor
+    interleaved: bool = False
+    """Turn neighbouring channels together, rather than those half a head apart."""
 
 
 class RotaryPositions(nn.Module):
     """Tables of the rotations RoPE applies to queries and keys at positions 0..capacity-1.
 
-    Channel pair i turns by position · theta^(-2i/E); the product of a rotated query and a rotated
-    key then depends on their distance alone. Su et al. 2021, arXiv:2104.09864.
+    Channel pair i turns by position · theta^(-2i/E), or slower with `config.scaling`; the product
+    of a rotated query and a rotated key then depends on their distance alone. Su et al. 2021,
+    arXiv:2104.09864.
     """
 
-    def __init__(self, head_width: int, capacity: int, theta: float = 10_000.0) -> None:
+    def __init__(self, head_width: int, capacity: int, config: PositionsConfig) -> None:
         super().__init__()
         assert head_width % 2 == 0, "RoPE turns channels in pairs"
-        self.head_width, self.capacity, self.theta = head_width, capacity, theta
+        self.head_width, self.capacity, self.config = head_width, capacity, config
         self.cos: Tensor
         self.sin: Tensor
         self._build(torch.get_default_device())
@@ -30,15 +40,19 @@ class RotaryPositions(nn.Module):
     def forward(self, start: int, length: int) -> Rotation:
         """The rotations of positions start..start+length-1: two tensors (T, 1, E/2)."""
         stop = start + length
-        return self.cos[start:stop, None], self.sin[start:stop, None]
+        interleaved = self.config.layout == "interleaved"
+        return Rotation(self.cos[start:stop, None], self.sin[start:stop, None], interleaved)
 
     def _build(self, device: torch.device) -> None:
-        pairs = torch.arange(0, self.head_width, 2, dtype=torch.float32, device=device)
-        frequencies = 1.0 / self.theta ** (pairs / self.head_width)
+        turns = frequencies(self.head_width, self.config.theta, self.config.scaling, device)
         positions = torch.arange(self.capacity, dtype=torch.float32, device=device)
-        angles = positions[:, None] * frequencies  # (capacity, E/2)
-        self.register_buffer("cos", angles.cos(), persistent=False)
-        self.register_buffer("sin", angles.sin(), persistent=False)
+        angles = positions[:, None] * turns  # (capacity, E/2)
+        scaling = self.config.scaling
+        # Query and key both grow by this factor, so their scores by its square: a temperature.
+        factor = scaling.attention_factor if scaling is not None else None
+        stretch = 1.0 if factor is None else factor
+        self.register_buffer("cos", angles.cos() * stretch, persistent=False)
+        self.register_buffer("sin", angles.sin() * stretch, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         # Module.to(bfloat16) would round the angles and to_empty() would lose them: rebuild the
@@ -48,19 +62,37 @@ class RotaryPositions(nn.Module):
         return self
 
     def extra_repr(self) -> str:
-        return f"head_width={self.head_width}, capacity={self.capacity}, theta={self.theta:g}"
+        return (
+            f"head_width={self.head_width}, capacity={self.capacity}, theta={self.config.theta:g}"
+        )
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """(B, T, H, E) -> (B, T, H, E): turn the channel pairs (i, i + E/2) by their angles.
+    """(B, T, H, E) -> (B, T, H, E): turn channel pairs by their angles.
 
-    This is the "half-split" layout of GPT-NeoX and Hugging Face. The paper and Meta's own Llama
-    files pair neighbours (2i, 2i + 1): the same scores, with other channels in each pair.
+    Half-split, as GPT-NeoX and Hugging Face do, the pairs are (i, i + E/2); interleaved, as the
+    paper and Meta's own Llama files do, (2i, 2i + 1). The scores are the same when the channels
+    are: see `change_layout`.
     """
-    cos, sin = rotation
+    cos, sin, interleaved = rotation
+    if interleaved:
+        first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
+        pairs = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)
+        return pairs.flatten(-2).to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     turned = torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
     return turned.to(x.dtype)
+
+
+def change_layout(weight: Tensor, head_width: int, *, interleaved: bool) -> Tensor:
+    """(H·E, ...) -> (H·E, ...): reorder every head's rows from one RoPE layout to the other.
+
+    `interleaved` says to which. A model whose query and key projections (weights, biases, and the
+    scales of QK-norm, (E,)) go through this computes the same with the other layout.
+    """
+    halves = (2, -1) if interleaved else (-1, 2)
+    heads = weight.unflatten(0, (-1, head_width)).unflatten(1, halves)  # (H, 2, E/2, ...)
+    return heads.transpose(1, 2).flatten(0, 2).contiguous()
 
 
 def document_positions(documents: Tensor) -> Tensor:

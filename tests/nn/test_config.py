@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
-from groundup.config import UserError
+from groundup.config import UserError, from_dict, to_dict
 from groundup.nn.config import (
     AttentionConfig,
     FeedForwardConfig,
     NormConfig,
     PositionsConfig,
+    RopeScaling,
     gated_width,
 )
 
@@ -45,6 +48,37 @@ from groundup.nn.config import (
         ),
         (lambda: NormConfig(eps=0.0), r"norm.eps should be above 0"),
         (lambda: PositionsConfig(theta=0.0), r"positions.theta should be above 1"),
+        (
+            lambda: PositionsConfig(layout="halves"),  # type: ignore[arg-type]
+            r"positions.layout cannot be 'halves'. Did you mean 'half'",
+        ),
+        (
+            lambda: PositionsConfig(kind="learned", scaling=RopeScaling(kind="ntk", factor=2.0)),
+            r"no effect on kind 'learned'",
+        ),
+        (
+            lambda: RopeScaling(kind="yarm", factor=2.0),  # type: ignore[arg-type]
+            r"positions.scaling.kind cannot be 'yarm'. Did you mean 'yarn'",
+        ),
+        (
+            lambda: RopeScaling(kind="linear", factor=0.5),
+            r"positions.scaling.factor should be at least 1, but is 0.5",
+        ),
+        (lambda: RopeScaling(kind="yarn", factor=2.0), r"'yarn' needs original_context"),
+        (
+            lambda: RopeScaling(kind="llama3", factor=2.0, original_context=9, slow_turns=4.0),
+            r"slow_turns should be above 0 and below fast_turns, but they are 4.0 and 4.0",
+        ),
+        (
+            lambda: RopeScaling(kind="ntk", factor=2.0, original_context=64),
+            r"positions.scaling.original_context has no effect on kind 'ntk'",
+        ),
+        (
+            lambda: RopeScaling(
+                kind="llama3", factor=2.0, original_context=9, attention_factor=1.0
+            ),
+            r"positions.scaling.attention_factor has no effect on kind 'llama3'",
+        ),
     ],
 )
 def test_mistakes_are_named(make, message):
@@ -58,3 +92,12 @@ def test_gated_width_weighs_as_much_as_a_plain_network_of_four_times_the_width()
     for width in range(8, 700, 13):
         wide = gated_width(width, multiple_of=1)
         assert 0 <= 3 * wide - 8 * width < 3
+
+
+def test_a_scaling_states_its_defaults():
+    yarn = RopeScaling(kind="yarn", factor=4.0, original_context=32)
+    assert (yarn.slow_turns, yarn.fast_turns) == (1.0, 32.0)
+    assert yarn.attention_factor == pytest.approx(0.1 * math.log(4) + 1)
+    assert from_dict(RopeScaling, to_dict(yarn), "scaling") == yarn
+    llama3 = RopeScaling(kind="llama3", factor=8.0, original_context=8192)
+    assert (llama3.slow_turns, llama3.fast_turns, llama3.attention_factor) == (1.0, 4.0, None)

@@ -153,8 +153,8 @@ def test_bfloat16_logits_agree_with_transformers(config, tmp_path):
 @pytest.mark.parametrize(
     ("field", "value"),
     [
-        ("rope_scaling", {"type": "linear", "factor": 2.0}),
-        ("rope_parameters", {"rope_type": "yarn", "factor": 4.0, "rope_theta": 1e4}),
+        ("rope_scaling", {"type": "dynamic", "factor": 2.0}),
+        ("rope_parameters", {"rope_type": "longrope", "factor": 4.0, "rope_theta": 1e4}),
         ("use_sliding_window", True),
         ("layer_types", ["full_attention", "sliding_attention"]),
         ("hidden_act", "quick_gelu"),
