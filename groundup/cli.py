@@ -28,6 +28,7 @@ HELP = """groundup: language models from the ground up.
   groundup view MODEL --messages FILE                              what a chat trains on, coloured
   groundup tokens MODEL [--text FILE]                              how well its tokenizer compresses
   groundup data                                                    texts a recipe can name
+  groundup show [TOPIC] [--out FILE]                               how something works, in a picture
   groundup doctor                                                  what this machine can do
 
 MODEL is a model folder, or a run folder such as runs/demo.
@@ -46,6 +47,7 @@ EXAMPLES = {
     "view": "runs/demo --messages chat.json",
     "tokens": "runs/demo --text README.md",
     "data": "",
+    "show": "schedules --out schedules.png",
     "doctor": "--json",
 }
 Arguments = TypeVar("Arguments")
@@ -104,6 +106,14 @@ class Tokens:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    topic: str
+    """What about; `groundup show` alone lists the topics."""
+    out: str = ""
+    """Where to save the picture, .png or .svg; empty is TOPIC.png in this folder."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,6 +270,18 @@ def data(words: list[str]) -> None:
     print('Your own files work too: data.sources = [{ name = "book.txt" }].')
 
 
+def show(words: list[str]) -> None:
+    """how something works: a picture, and its numbers as a table"""
+    from groundup.inspect.show import show as run
+    from groundup.inspect.show import topics
+
+    if not words:
+        print(topics())
+        return
+    options = _parse(Show, words, "show")
+    print(run(options.topic, options.out))
+
+
 def doctor(words: list[str]) -> None:
     """what this machine can do, detected and measured"""
     options = _parse(Doctor, words, "doctor")
@@ -276,7 +298,7 @@ def doctor(words: list[str]) -> None:
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     verb.__name__: verb
-    for verb in (speedrun, chat, generate, score, inspect, view, tokens, data, doctor)
+    for verb in (speedrun, chat, generate, score, inspect, view, tokens, data, show, doctor)
 }
 
 

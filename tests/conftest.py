@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,26 @@ def known_roof(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     if torch.are_deterministic_algorithms_enabled():
         torch.use_deterministic_algorithms(False)
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def refused(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """`refused(words…)` runs the command line and returns its one sentence of complaint."""
+
+    from groundup.cli import main
+
+    def run(*words: object) -> str:
+        with pytest.raises(SystemExit) as caught:
+            main([str(word) for word in words])
+        error = capsys.readouterr().err
+        assert caught.value.code == 2, error
+        assert "Traceback" not in error
+        last = error.rstrip("\n").splitlines()[-1]
+        assert last.startswith("groundup: "), error
+        assert len(last) < 600
+        return last.removeprefix("groundup: ")
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,8 +48,9 @@ class Diagnosis:
     logical_cores: int
     usable_cores: int
     """Logical cores left to this process by its affinity mask and control group."""
-    load: float | None
-    """Mean number of running programs in the last minute, before we measured."""
+    busy_cores: float | None
+    """How many of the usable cores other programs kept busy just before we measured; None where
+    the operating system does not tell."""
     instructions: tuple[str, ...]
     memory_gb: float
     memory_free_gb: float
@@ -73,7 +75,7 @@ def diagnose(config: device.DeviceConfig | None = None) -> Diagnosis:
     """
     import torch
 
-    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    busy_cores = _busy_cores()
     policy = device.detect(config)
     flags = device.cpu_flags()
     memory, memory_free = _memory()
@@ -86,7 +88,7 @@ def diagnose(config: device.DeviceConfig | None = None) -> Diagnosis:
         physical_cores=_physical_cores(),
         logical_cores=os.cpu_count() or 1,
         usable_cores=device.available_cores(),
-        load=load,
+        busy_cores=busy_cores,
         instructions=tuple(name for name in INSTRUCTIONS if name in flags),
         memory_gb=memory / GIGABYTE,
         memory_free_gb=memory_free / GIGABYTE,
@@ -108,8 +110,9 @@ def diagnose(config: device.DeviceConfig | None = None) -> Diagnosis:
 
 def advise(found: Diagnosis) -> Iterator[str]:
     """One sentence for each thing that the user could change to train faster or at all."""
-    if found.load is not None and found.load > 0.3 * found.usable_cores:
-        yield f"Other programs keep {found.load:.1f} cores busy: the speeds above are too low."
+    busy = found.busy_cores
+    if busy is not None and busy > 0.3 * found.usable_cores:
+        yield f"Other programs keep {busy:.1f} cores busy: the speeds above are too low."
     if found.usable_cores < found.logical_cores:
         yield (
             f"This process may use {found.usable_cores} of {found.logical_cores} cores: "
@@ -209,6 +212,39 @@ def _physical_cores() -> int | None:
     if platform.system() == "Darwin":
         return int(_output(["sysctl", "-n", "hw.physicalcpu"]) or 0) or None
     return None
+
+
+def _busy_cores(seconds: float = 0.5) -> float | None:
+    """Cores' worth of work by other programs over the next moment, on the cores we may use.
+
+    Not the load average: that is a mean over the minutes past, so a run that has just ended would
+    still count.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    try:
+        before, own = _busy_seconds(), time.process_time()
+        started = time.perf_counter()
+        time.sleep(seconds)
+        elapsed, own = time.perf_counter() - started, time.process_time() - own
+        busy = (_busy_seconds() - before - own) / elapsed
+    except OSError:
+        return None
+    # With a CPU quota we own no particular cores: what others do on the rest takes nothing away.
+    spare = len(os.sched_getaffinity(0)) - device.available_cores()
+    return max(0.0, busy - spare)
+
+
+def _busy_seconds() -> float:
+    """Processor time since the machine started, of all programs, on the cores of our affinity."""
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *times = line.split()
+        if name in ours:
+            user, nice, system, _idle, _waiting, interrupts, soft_interrupts = map(int, times[:7])
+            ticks += user + nice + system + interrupts + soft_interrupts
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _memory() -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""Gradient clipping by global norm and by value.
+"""Gradient clipping by global norm, by value, or by one after the other.
 
 Clip once per optimizer step: after the last micro-batch, after the gradients of all ranks are
 summed, and after a loss scaler has unscaled them; clipping any earlier changes the direction.
@@ -12,6 +12,19 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float, max_value: float) -> Tensor:
+    """Clip by norm, then clamp what is left by value; 0 turns either off. () fp32.
+
+    Returns the norm before both. In this order the norm still tells of what is not finite, which
+    clamping would hide.
+    """
+    parameters = list(parameters)
+    norm = clip_global_norm(parameters, max_norm)
+    if max_value > 0:
+        clip_value(parameters, max_value)
+    return norm
 
 
 @torch.no_grad()

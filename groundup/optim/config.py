@@ -41,10 +41,13 @@ class OptimizerConfig:
     """Muon: decay only the entries that the update moves towards zero (arXiv:2510.12402)."""
     clip_norm: float = 1.0
     """Largest global norm of the gradient; 0 never clips."""
+    clip_value: float = 0.0
+    """Largest entry of the gradient, clamped after the norm has been clipped; 0 never clamps."""
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "embedding_learning_rate", "head_learning_rate",
-                     "muon_learning_rate", "weight_decay", "eps", "clip_norm"):  # fmt: skip
+                     "muon_learning_rate", "weight_decay", "eps", "clip_norm",
+                     "clip_value"):  # fmt: skip
             value = getattr(self, name)
             require(
                 value is None or (math.isfinite(value) and value >= 0),

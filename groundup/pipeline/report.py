@@ -14,6 +14,7 @@ from groundup.config import UserError, to_toml
 from groundup.files import atomic_write, read_json
 from groundup.pipeline.console import format_seconds
 from groundup.train.log import JsonLog
+from groundup.train.metrics import PARTS
 from groundup.viz import curves, page
 from groundup.viz.style import short_number
 
@@ -54,7 +55,12 @@ def render(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], folder:
             page.section("Talk to it", page.preformatted(_commands(folder))),
             page.section("Conversations", _chats(report), hint="As they came, unedited."),
             page.section("Training", _curves(rows)),
-            page.section("Stages", _stages(report.get("stages", ())), hint=STAGES_HINT),
+            page.section(
+                "Stages",
+                _stages(report.get("stages", ())),
+                _steps(report.get("stages", ())),
+                hint=STAGES_HINT,
+            ),
             page.section("Learning to write", _samples(report, rows), hint="Unedited."),
             page.section("Evaluation", facts(report.get("evaluation", {}))),
             page.section("Data", facts(report.get("data", {}))),
@@ -163,7 +169,7 @@ def _curves(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _stages(stages: Iterable[Mapping[str, Any]]) -> str:
-    known = {"name", *(key for key, _, _ in STAGE_COLUMNS)}
+    known = {"name", "peak_memory_mb", *(key for key, _, _ in STAGE_COLUMNS)}
     rows = []
     for stage in stages:
         others = (
@@ -177,6 +183,20 @@ def _stages(stages: Iterable[Mapping[str, Any]]) -> str:
         )
         rows.append((f"{stage.get('name', '')}\n{', '.join(others)}", *figures))
     return page.table(("stage", *(heading for _, heading, _ in STAGE_COLUMNS)), rows)
+
+
+def _steps(stages: Iterable[Mapping[str, Any]]) -> str:
+    """Where the time of a training step goes, and how much memory the stage took."""
+    rows = []
+    for stage in stages:
+        split = stage.get("split")
+        if split:
+            total = sum(split.values()) or 1.0
+            shares = (f"{split[part] / total:.1%}" for part in PARTS)
+            memory = stage.get("peak_memory_mb")
+            peak = f"{memory:,.0f} MB" if memory is not None else ""
+            rows.append((stage.get("name", ""), f"{1000 * total:,.1f} ms", *shares, peak))
+    return page.table(("a training step", "time", *map(_words, PARTS), "peak memory"), rows)
 
 
 def _samples(report: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> str:

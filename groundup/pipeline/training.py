@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from groundup.config import UserError, require
 from groundup.files import read_json
 from groundup.optim.config import OptimizerConfig, ScheduleConfig
 from groundup.train.config import TrainConfig
+from groundup.train.metrics import PARTS
 
 if TYPE_CHECKING:
     from groundup.data.conversations import PackedConversations
@@ -104,6 +106,7 @@ def run_training(
         loader=loader,
         total_steps=0,
         clip_norm=optimizer.clip_norm,
+        clip_value=optimizer.clip_value,
         config=section.train,
         policy=_training_policy(run, section, loader, model.flops_per_token(loader.length)),
         roof_gflops=run.machine["roof_gflops"],
@@ -130,7 +133,7 @@ def run_training(
     }
     results["mfu"] = round(trainer.meter.utilisation(results["tokens_per_second"]), 4)
     results |= {key: round(value, 5) for key, value in progress.evaluations.items()}
-    results["train_loss"] = _last_loss(run, stage)
+    results |= _logged(run, stage)
     if keep_best:
         # The model that the stage leaves is the best one: the figure beside it has to be its own.
         results["val_loss"] = round(restore_best(model, best), 5)
@@ -172,6 +175,8 @@ def _planned_steps(
     run: Run, stage: str, section: TrainingSection, trainer: Any, loader: Loader
 ) -> int:
     """The number of steps, decided once: a resumed run must not plan anew."""
+    from groundup.train.pace import measure_pace, steps_within
+
     path = run.work_folder(stage) / "plan.json"
     if run.world.share(path.exists()):  # asked by one: it may appear between two looks
         return read_json(path)["steps"]
@@ -179,11 +184,11 @@ def _planned_steps(
     if section.minutes:
         run.console.say("measuring the speed of a step")
         started, limit = time.perf_counter(), section.minutes * 60
-        pace = trainer.measure_pace(seconds=min(MEASURE_SECONDS, MEASURE_SHARE * limit))
+        pace = measure_pace(trainer, seconds=min(MEASURE_SECONDS, MEASURE_SHARE * limit))
         plan |= {f"seconds_per_{key}": round(value, 4) for key, value in vars(pace).items()}
         # However long compiling took, half is left: a short stage exceeds its time instead.
         left = max(limit - (time.perf_counter() - started), limit / 2)
-        steps = cast(int, run.world.share(trainer.steps_within(left, pace)))
+        steps = cast(int, run.world.share(steps_within(trainer, left, pace)))
     else:
         steps = section.steps or round(section.epochs * loader.steps_per_epoch)
     if steps < 1:
@@ -200,8 +205,16 @@ def _planned_steps(
     return steps
 
 
-def _last_loss(run: Run, stage: str) -> float | None:
-    """Mean training loss over the last tenth of the stage's logged rows."""
-    losses = [row["loss"] for row in run.log.rows() if row.get("stage") == stage and "loss" in row]
-    tail = [loss for loss in losses[-max(1, len(losses) // 10) :] if loss is not None]
-    return round(sum(tail) / len(tail), 5) if tail else None
+def _logged(run: Run, stage: str) -> dict[str, Any]:
+    """What the stage's rows of the log tell of all of it, resumed or not: the mean loss over the
+    last tenth, the peak memory, and `split`, the seconds of a step by part (of the median row, so
+    that one that held compiling does not count)."""
+    rows = [row for row in run.log.rows() if row.get("stage") == stage and "loss" in row]
+    tail = [row["loss"] for row in rows[-max(1, len(rows) // 10) :] if row["loss"] is not None]
+    results: dict[str, Any] = {"train_loss": round(sum(tail) / len(tail), 5) if tail else None}
+    if rows:
+        results["peak_memory_mb"] = max(row["peak_memory_mb"] for row in rows)
+        results["split"] = {
+            part: round(statistics.median(row["split"][part] for row in rows), 6) for part in PARTS
+        }
+    return results

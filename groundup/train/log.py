@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,8 +81,8 @@ class TensorBoardSink:
             tag = f"{row.get('stage', 'run')}/{key}"
             if isinstance(value, str):
                 self.writer.add_text(tag, value, row["step"])
-            elif isinstance(value, int | float):
-                self.writer.add_scalar(tag, value, row["step"])
+            for name, number in _numbers(tag, value):
+                self.writer.add_scalar(name, number, row["step"])
         self.writer.flush()
 
 
@@ -95,6 +95,15 @@ class Fanout:
     def write(self, row: Row) -> None:
         for sink in self.sinks:
             sink.write(row)
+
+
+def _numbers(tag: str, value: Any) -> Iterator[tuple[str, float]]:
+    """A number under its own tag, those of a group each under the group's tag and their name."""
+    if isinstance(value, int | float):
+        yield tag, value
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(f"{tag}/{name}", inner)
 
 
 def _finite(value: Any) -> Any:

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 from groundup.config import UserError
 from groundup.data.batch import Batch
 from groundup.data.loader import Loader
-from groundup.device import Policy
+from groundup.device import Policy, peak_memory_mb
 from groundup.models.decoder import Decoder
-from groundup.optim.clip import clip_global_norm
+from groundup.optim.clip import clip_gradients
 from groundup.optim.schedules import set_learning_rates
 from groundup.parallel.apply import gradient_sync, parallelize
 from groundup.parallel.world import World
@@ -46,15 +46,6 @@ class Hooks:
     evaluations: int = 10
     """How many over the run, where the config does not say every how many steps."""
     samples: int = 5
-
-
-@dataclass(frozen=True)
-class Pace:
-    """Seconds of one optimizer step, one evaluation and one sample, as measured."""
-
-    step: float
-    evaluation: float
-    sample: float
 
 
 @dataclass
@@ -90,6 +81,7 @@ class Trainer:
         policy: Policy,
         roof_gflops: float,
         sink: Sink,
+        clip_value: float = 0.0,
         checkpoints: Checkpoints | None = None,
         best: Checkpoints | None = None,
         world: World | None = None,
@@ -97,13 +89,14 @@ class Trainer:
     ) -> None:
         self.stage, self.model, self.optimizer = stage, model, optimizer
         self.schedule, self.loader, self.total_steps = schedule, loader, total_steps
-        self.clip_norm, self.config, self.policy, self.sink = clip_norm, config, policy, sink
+        self.clip_norm, self.clip_value = clip_norm, clip_value
+        self.config, self.policy, self.sink = config, policy, sink
         self.checkpoints, self.best = checkpoints, best
         self.world, self.hooks = world or World(), hooks or Hooks()
         self.progress = Progress()
         self.meter = Meter(model.flops_per_token(loader.length), roof_gflops)
         self.scaler = torch.amp.GradScaler(policy.torch_device.type, enabled=policy.grad_scaler)
-        model.checkpointing = config.activation_checkpointing
+        model.checkpointing = config.recompute_every
         loss: nn.Module = NextTokenLoss(model)
         if policy.compile:
             loss.compile(dynamic=False)
@@ -113,8 +106,10 @@ class Trainer:
 
     def train_step(self) -> dict[str, float]:
         """One optimizer step on the next global batch; returns its figures."""
+        self.meter.start()
         learning_rate = self._set_learning_rate()
         batch = self._own_rows(self.progress.step)
+        self.meter.lap("data")
         (targets,) = self.world.sum([float(batch.num_targets)])
         scale = self.world.size / max(targets, 1.0)  # processes are averaged, targets are not
         total = torch.zeros((), device=self.policy.torch_device)
@@ -125,9 +120,10 @@ class Trainer:
                 self.scaler.scale(loss * scale).backward()
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
-        norm = clip_global_norm(self.model.parameters(), self.clip_norm)
+        norm = clip_gradients(self.model.parameters(), self.clip_norm, self.clip_value)
         loss_value = self.world.sum([total.item()])[0] / max(targets, 1.0)
         finite = math.isfinite(loss_value) and math.isfinite(norm.item())
+        self.meter.lap("forward_backward")  # a GPU has caught up: its numbers have just been read
         if finite or self.policy.grad_scaler:
             self.scaler.step(self.optimizer)  # with fp16, the scaler itself skips overflowed steps
             self.scaler.update()
@@ -145,7 +141,6 @@ class Trainer:
         self._saved_at = time.monotonic()
         with StopRequest() as stop:
             while self.progress.step < self.total_steps:
-                self.meter.start()
                 figures = self.train_step()
                 self.progress.seconds += self.meter.stop(self._tokens_per_step)
                 self._report(figures)
@@ -184,42 +179,6 @@ class Trainer:
         restore_state(self.model, self.optimizer, self.scaler, self.world, tensors, facts)
         self.progress = Progress(**facts["progress"])
         return self.progress.step
-
-    def measure_pace(self, steps: int = 3, seconds: float = 0.0) -> Pace:
-        """Time the first real batches (at least `steps`, for at least `seconds`), an evaluation and
-        a sample; leaves no trace. The same on every process.
-        """
-        tensors, facts = state_tensors(self.model, self.optimizer, self.scaler, self.world)
-        before = {name: tensor.clone() for name, tensor in tensors.items()}
-        self.model.train()
-        for _ in range(2):  # compile and fill caches
-            self.train_step()
-        first, start = self.progress.step, time.perf_counter()
-        # Asked of all: no process may leave the loop before the others do.
-        while self.progress.step - first < steps or self.world.any(
-            time.perf_counter() - start < seconds
-        ):
-            self.train_step()
-        step = (time.perf_counter() - start) / (self.progress.step - first)
-        sample = self.hooks.sample if self.world.is_main else None
-        times = [step, _seconds(self.hooks.evaluate), _seconds(sample) * self.world.size]
-        restore_state(self.model, self.optimizer, self.scaler, self.world, before, facts)
-        self.progress = Progress()
-        return Pace(*(total / self.world.size for total in self.world.sum(times)))
-
-    def steps_within(self, seconds: float, pace: Pace) -> int:
-        """How many steps fit, with the evaluations and samples that come between them.
-
-        A fixed number of those takes at most half of the time away: a short run exceeds it instead.
-        """
-        step, once = pace.step, 0.0
-        for cost, every, times in (
-            (pace.evaluation, self.config.evaluate_every, self.hooks.evaluations),
-            (pace.sample, self.config.sample_every, self.hooks.samples),
-        ):
-            step += cost / every if every else 0.0
-            once += cost if every else cost * times
-        return int(max(seconds - once, seconds / 2) / step)
 
     @property
     def _tokens_per_step(self) -> int:
@@ -263,6 +222,7 @@ class Trainer:
             return
         row: dict[str, Any] = {"stage": self.stage, "step": step, "tokens": self.progress.tokens}
         row |= figures | self.meter.window() | {"seconds": round(self.progress.seconds, 3)}
+        row["peak_memory_mb"] = round(peak_memory_mb(self.policy.device), 1)
         if skipped:
             row["skipped"] = True
         self._write(row)
@@ -308,13 +268,6 @@ def restore_best(model: nn.Module, best: Checkpoints) -> float:
     weights: dict[str, Tensor] = {k.removeprefix("model."): v for k, v in tensors.items()}
     model.load_state_dict(weights)
     return facts["val_loss"]
-
-
-def _seconds(work: Callable[[], Any] | None) -> float:
-    start = time.perf_counter()
-    if work is not None:
-        work()
-    return time.perf_counter() - start
 
 
 def _share(steps: int, times: int) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import io
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
@@ -20,6 +21,7 @@ from groundup.files import atomic_write
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 PANEL_INCHES = (3.6, 2.35)
 """Size of one panel: on a phone a panel fills the screen, and its text stays readable."""
@@ -57,17 +59,12 @@ DARK = Theme(
 
 def new_figure(panels: int, columns: int, theme: Theme) -> tuple[Figure, list[Axes]]:
     """A figure of `panels` dressed axes in rows of `columns`, without global pyplot state."""
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError:
-        raise UserError("Pictures need matplotlib: pip install 'groundup[viz]'.") from None
-
+    figure_type, layout_type = _matplotlib()
     rows = -(-panels // columns)
     width, height = PANEL_INCHES
-    figure = Figure(
+    figure = figure_type(
         figsize=(width * columns, height * rows),
-        layout=ConstrainedLayoutEngine(w_pad=0.08, h_pad=0.08),
+        layout=layout_type(w_pad=0.08, h_pad=0.08),
         facecolor=theme.surface,
     )
     all_axes = [figure.add_subplot(rows, columns, index + 1) for index in range(panels)]
@@ -123,11 +120,22 @@ def to_svg(figure: Figure, theme: Theme, label: str) -> str:
     return svg.replace("<svg ", f'<svg role="img" aria-label="{html.escape(label)}" ', 1)
 
 
-def save(figure: Figure, path: str | Path) -> None:
-    """Write an SVG or PNG, by the file's ending. Equal figures give equal bytes."""
+def check_picture(path: str | Path) -> None:
+    """Raise UserError when a picture cannot be made or written at `path`: ask before long work."""
     path = Path(path)
     if path.suffix not in FORMATS:
         raise UserError(f"A picture is saved as {' or '.join(FORMATS)}, not as '{path.name}'.")
+    if not path.parent.is_dir():
+        raise UserError(f"There is no folder {path.parent} to save {path.name} in; create it.")
+    if path.is_dir() or not os.access(path.parent, os.W_OK):
+        raise UserError(f"Cannot write {path}; choose another place for the picture.")
+    _matplotlib()
+
+
+def save(figure: Figure, path: str | Path) -> None:
+    """Write an SVG or PNG, by the file's ending. Equal figures give equal bytes."""
+    path = Path(path)
+    check_picture(path)
     with atomic_write(path, "wb") as file:
         file.write(_render(figure, path.suffix[1:], transparent=False))
 
@@ -139,6 +147,15 @@ def legend(axes: Axes, theme: Theme, names: Iterable[str]) -> None:
     pairs = zip(names, theme.series, strict=False)
     handles = [Line2D([], [], color=colour, label=name) for name, colour in pairs]
     axes.legend(handles=handles, frameon=False, fontsize=8.5, labelcolor=theme.ink, loc=1)
+
+
+def _matplotlib() -> tuple[type[Figure], type[ConstrainedLayoutEngine]]:
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError:
+        raise UserError("Pictures need matplotlib: pip install 'groundup[viz]'.") from None
+    return Figure, ConstrainedLayoutEngine
 
 
 def _render(figure: Figure, kind: str, transparent: bool) -> bytes:

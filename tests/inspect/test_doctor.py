@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -29,7 +31,7 @@ def found() -> doctor.Diagnosis:
 def healthy(found: doctor.Diagnosis, **changes: object) -> doctor.Diagnosis:
     base = dataclasses.replace(
         found,
-        load=0.0,
+        busy_cores=0.0,
         usable_cores=8,
         logical_cores=8,
         compiler="g++ 14",
@@ -51,6 +53,39 @@ def test_facts_are_plausible_and_consistent(found: doctor.Diagnosis) -> None:
     assert set(found.instructions) <= device.cpu_flags()
 
 
+def fake_cores(monkeypatch: pytest.MonkeyPatch, usable: int, lines: list[str]) -> None:
+    """Four cores in the affinity mask; each look at /proc/stat gives the next of `lines`."""
+    texts = iter(lines)
+    monkeypatch.setattr(doctor, "Path", lambda name: SimpleNamespace(read_text=lambda: next(texts)))
+    monkeypatch.setattr(doctor.os, "sched_getaffinity", lambda pid: {0, 1, 2, 3}, raising=False)
+    monkeypatch.setattr(doctor.os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(device, "available_cores", lambda: usable)
+    clock = iter([0.0, 2.0])
+    monkeypatch.setattr(
+        doctor,
+        "time",
+        SimpleNamespace(
+            process_time=lambda: 7.0, perf_counter=lambda: next(clock), sleep=lambda seconds: None
+        ),
+    )
+
+
+@pytest.mark.parametrize(("usable", "expected"), [(4, 1.5), (3, 0.5), (2, 0.0)])
+def test_only_what_runs_now_on_our_cores_counts(
+    monkeypatch: pytest.MonkeyPatch, usable: int, expected: float
+) -> None:
+    before = "cpu 9 9 9 9 9 9 9 9 0 0\ncpu0 100 0 0 5 0 0 0 0 0 0\ncpu7 0 0 0 0 0 0 0 0 0 0\n"
+    # Two seconds later: core 0 has worked for 1.5 + 0.25 + 0.25 s niced, core 2 for 1 s in all.
+    after = before.replace("cpu0 100 0 0", "cpu0 250 25 25").replace("cpu7 0", "cpu7 200")
+    fake_cores(monkeypatch, usable, [before, after + "cpu2 50 10 10 8 0 20 10 0 0 0\n"])
+    assert doctor._busy_cores() == pytest.approx(expected)
+
+
+def test_a_system_that_does_not_tell_is_not_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "_busy_seconds", Path("/nonexistent/stat").read_text)
+    assert doctor._busy_cores() is None
+
+
 def test_the_allocator_line_follows_the_allocator() -> None:
     if not device.keep_large_blocks():
         pytest.skip("not glibc")
@@ -60,7 +95,7 @@ def test_the_allocator_line_follows_the_allocator() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"load": 3.0}, "busy"),
+        ({"busy_cores": 3.0}, "keep 3.0 cores busy"),
         ({"usable_cores": 3}, "3 of 8 cores"),
         ({"compiler": "none"}, "apt install g++"),
         ({"matmul_gflops": {"float32": 200.0, "bfloat16": 210.0}}, "AMX"),

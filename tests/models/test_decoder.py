@@ -129,24 +129,36 @@ def test_one_document_is_the_same_as_none(model):
 def test_checkpointing_gives_equal_gradients(model):
     model.train()
     ids, gradients = _ids(), []
-    for checkpointing in (False, True):
-        model.checkpointing = checkpointing
+    for model.checkpointing in (0, 1, 2):
         model.zero_grad()
         model(ids).logsumexp(-1).mean().backward()
         gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
     for name, gradient in gradients[0].items():
         assert torch.equal(gradient, gradients[1][name]), name
+        assert torch.equal(gradient, gradients[2][name]), name
+
+
+@pytest.mark.parametrize(("every", "expected"), [(0, [1, 1, 1]), (1, [2, 2, 2]), (2, [2, 1, 2])])
+def test_which_blocks_are_computed_twice(every, expected):
+    model = Decoder(CONFIGS["qwen3"]).train()
+    model.checkpointing, calls = every, [0, 0, 0]
+    for index, block in enumerate(model.blocks):
+        block.feed_forward.register_forward_pre_hook(
+            lambda *_, index=index: calls.__setitem__(index, calls[index] + 1)
+        )
+    model(_ids()).logsumexp(-1).mean().backward()
+    assert calls == expected
 
 
 def test_checkpointing_repeats_the_same_dropout():
     model = Decoder(gpt2(**_shape(num_heads=3), dropout=0.2)).train()
     ids, gradients = _ids(), []
-    for model.checkpointing in (False, True):
+    for model.checkpointing in (0, 1, 2):
         torch.manual_seed(5)
         model.zero_grad()
         model(ids).logsumexp(-1).mean().backward()
         gradients.append(model.embedding.weight.grad.clone())
-    assert torch.equal(*gradients)
+    assert torch.equal(gradients[0], gradients[1]) and torch.equal(gradients[0], gradients[2])
 
 
 def test_a_tied_head_is_one_parameter():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from groundup.optim.clip import clip_global_norm, clip_value
+from groundup.optim.clip import clip_global_norm, clip_gradients, clip_value
 
 
 def parameters_with_gradients(dtype=torch.float32):
@@ -72,3 +72,19 @@ def test_value_clipping():
     clip_value(parameters, 0.5)
     for parameter, gradient in zip(parameters, expected, strict=False):
         assert torch.equal(parameter.grad, gradient)
+
+
+def test_the_norm_is_clipped_before_the_values():
+    ours, theirs = parameters_with_gradients(), parameters_with_gradients()
+    norm = clip_gradients(iter(ours), 2.0, 0.3)
+    assert norm == clip_global_norm(theirs, 2.0)
+    clip_value(theirs, 0.3)
+    for a, b in zip(ours[:-1], theirs[:-1], strict=True):
+        assert torch.equal(a.grad, b.grad)
+    assert max(p.grad.abs().max() for p in ours[:-1]) == pytest.approx(0.3)
+
+
+def test_what_is_not_finite_is_not_hidden_by_clamping():
+    parameters = parameters_with_gradients()
+    parameters[0].grad[0, 0] = float("inf")
+    assert not clip_gradients(parameters, 1.0, 0.5).isfinite()

@@ -20,17 +20,19 @@ from groundup.pipeline import training
 from groundup.pipeline.console import Console
 from groundup.pipeline.training import TrainingSection, verify
 from groundup.text.tokenizer import Tokenizer
-from groundup.train.trainer import Pace
+from groundup.train.pace import Pace
 
 
-def test_steps_are_planned_once_within_the_minutes(tmp_path: Path) -> None:
+def test_steps_are_planned_once_within_the_minutes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[float] = []
 
-    def measure_pace(seconds: float) -> Pace:
+    def measure_pace(trainer: Any, seconds: float) -> Pace:
         asked.append(seconds)
         return Pace(step=0.5, evaluation=1.0, sample=1.0)
 
-    def steps_within(seconds: float, pace: Pace) -> int:
+    def steps_within(trainer: Any, seconds: float, pace: Pace) -> int:
         return int(seconds / pace.step)
 
     run: Any = SimpleNamespace(
@@ -40,11 +42,12 @@ def test_steps_are_planned_once_within_the_minutes(tmp_path: Path) -> None:
         work_folder=lambda stage: tmp_path / stage,
         write_json=lambda name, data: write_json(tmp_path / name, data),
     )
-    trainer: Any = SimpleNamespace(measure_pace=measure_pace, steps_within=steps_within)
+    monkeypatch.setattr("groundup.train.pace.measure_pace", measure_pace)
+    monkeypatch.setattr("groundup.train.pace.steps_within", steps_within)
     loader: Any = SimpleNamespace(rows_per_step=2, length=8, steps_per_epoch=10.0)
     for minutes in (5.0, 7.0):  # the second finds a plan
         section = TrainingSection(minutes=minutes)
-        steps = training._planned_steps(run, "pretrain", section, trainer, loader)
+        steps = training._planned_steps(run, "pretrain", section, None, loader)
         assert 595 <= steps <= 600
     assert asked == [pytest.approx(0.05 * 300)]
     assert read_json(tmp_path / "pretrain" / "plan.json")["seconds_per_evaluation"] == 1.0

@@ -81,6 +81,11 @@ class Parts:
     def weights(self) -> dict[str, torch.Tensor]:
         return {name: w.clone() for name, w in self.model.state_dict().items()}
 
+    def equals(self, other: Parts) -> bool:
+        """Bit for bit the same weights."""
+        a, b = self.weights(), other.weights()
+        return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
 
 Maker = Callable[..., Parts]
 
@@ -109,6 +114,7 @@ def make_trainer() -> Maker:
         dropout: float = 0.0,
         kind: str = "muon",
         rate: float = 3e-3,
+        clip_value: float = 0.0,
         hooks: Hooks | None = None,
         dtype: str = "float32",
         best: bool = False,
@@ -138,6 +144,7 @@ def make_trainer() -> Maker:
             loader=loader or RandomLoader(),
             total_steps=steps,
             clip_norm=1.0,
+            clip_value=clip_value,
             config=config,
             policy=policy or Policy(device="cpu", compute_dtype=dtype, compile=False, threads=1),
             roof_gflops=100.0,

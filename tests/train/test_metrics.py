@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from groundup.train import metrics
-from groundup.train.metrics import Meter
+from groundup.train.metrics import PARTS, Meter
 
 
 @pytest.fixture
@@ -40,6 +40,37 @@ def test_each_window_starts_anew(clock: list[float]) -> None:
         rates.append(meter.window()["tokens_per_second"])
     assert rates == pytest.approx([400, 100])
     assert meter.tokens == 800
+
+
+def test_a_step_is_split_into_its_parts(clock: list[float]) -> None:
+    meter = Meter(flops_per_token=1e6, roof_gflops=1.0)
+    for scale in (1.0, 3.0):
+        meter.start()
+        clock[0] += 0.1 * scale
+        meter.lap("data")
+        clock[0] += 2.0 * scale
+        meter.lap("forward_backward")
+        clock[0] += 0.4 * scale
+        assert meter.stop(500) == pytest.approx(2.5 * scale)
+    figures = meter.window()
+    assert tuple(figures["split"]) == PARTS
+    assert figures["split"] == pytest.approx(
+        {"data": 0.2, "forward_backward": 4.0, "optimizer": 0.8}
+    )
+    assert figures["tokens_per_second"] == pytest.approx(1000 / 10)
+
+
+def test_a_step_that_was_only_tried_counts_nowhere(clock: list[float]) -> None:
+    meter = Meter(flops_per_token=1e6, roof_gflops=1.0)
+    meter.start()
+    clock[0] += 50
+    meter.lap("data")
+    meter.start()
+    clock[0] += 1
+    meter.lap("data")
+    meter.stop(10)
+    assert meter.seconds == pytest.approx(1)
+    assert meter.window()["split"]["data"] == pytest.approx(1)
 
 
 def test_utilisation_is_useful_flops_over_the_roof() -> None:

@@ -31,7 +31,11 @@ def work(run: Run, section: ReportSection) -> dict[str, Any]:
     evaluation = results["evaluate"]
     stages = []
     for name, record in records.items():
-        figures = {k: v for k, v in record["results"].items() if isinstance(v, int | float)}
+        figures = {
+            key: value
+            for key, value in record["results"].items()
+            if isinstance(value, int | float) or key == "split"
+        }
         stages.append({"name": name, "seconds": record["seconds"], **figures})
     # Not run.write_json, where all processes meet: the others have left already.
     write_json(

@@ -1,0 +1,57 @@
+"""`groundup show TOPIC`: one picture and one table about how something works, computed afresh.
+
+A topic is a module of this folder with a `show(out) -> str`, which saves the picture and returns
+the table. A new topic is a new module and a line in `TOPICS`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from groundup.config import UserError, did_you_mean
+
+TOPICS = {
+    "schedules": "every learning-rate schedule over a run, with warmup, floor and what comes after",
+    "formats": "fp32, fp16, bf16 and fp8: range, spacing, lost updates, and why losses are scaled",
+    "memory": "what activation checkpointing saves and costs, measured (half a minute)",
+    "cache": "generation with and without a key/value cache, measured (half a minute)",
+}
+"""Topic, which is also the module's name, and one line about it."""
+
+
+def show(topic: str, out: str | Path | None = None) -> str:
+    """Save the topic's picture to `out` (default: TOPIC.png here) and return its table.
+
+    Raises UserError, before anything is computed, when there is no such topic, when the picture
+    could not be written, or when matplotlib is missing.
+    """
+    if topic not in TOPICS:
+        raise UserError(f"There is no topic '{topic}'.{did_you_mean(topic, TOPICS)}")
+    from groundup.viz.style import check_picture
+
+    path = Path(out or f"{topic}.png")
+    check_picture(path)
+    table = importlib.import_module(f"groundup.inspect.{topic}").show(path)
+    return f"{table}\n\nSaved {path}."
+
+
+def topics() -> str:
+    """All topics, a line each."""
+    width = max(map(len, TOPICS))
+    lines = (f"  {topic:<{width}}  {about}" for topic, about in TOPICS.items())
+    return "\n".join(["groundup show TOPIC [--out FILE]", *lines])
+
+
+def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Texts as a table: the first column to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
