@@ -11,7 +11,9 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from array import array
 from collections import defaultdict
+from collections.abc import Callable
 
 import numpy as np
 
@@ -72,35 +74,46 @@ def is_one_sided(document: Document) -> bool:
 
 
 class Deduplicator:
-    """Tells new documents from copies of earlier ones, one at a time and in order.
+    """Tells new documents from copies of earlier ones.
 
-    Holds about 3 kB for each kept document, besides the document itself.
+    Exact copies are known at once. Near-copies are found when all documents have been seen, so
+    that little has to be remembered: a document takes about 250 bytes, whatever its length.
     """
 
     def __init__(self) -> None:
         self._digests: set[bytes] = set()
-        self._kept: list[Document] = []
-        self._buckets: dict[int, list[int]] = defaultdict(list)
-        self._shingles = functools.lru_cache(maxsize=1024)(
-            lambda index: shingles(self._kept[index].as_text())
-        )
+        self._keys = array("Q")  # BANDS a document
 
-    def judge(self, document: Document) -> str:
-        """Verdict on a document: "exact" or "near" for a copy, "" for a new one, which it keeps."""
-        text = document.as_text()
+    def is_copy(self, text: str) -> bool:
+        """Whether an earlier text was the same. If not, it is noted, numbered from 0."""
         digest = hashlib.sha256(text.encode()).digest()
         if digest in self._digests:
-            return "exact"
+            return True
         self._digests.add(digest)
-        own = shingles(text)
-        keys = (signature(own) * _BAND_MULTIPLIERS).sum(axis=1, dtype=np.uint64).tolist()
-        candidates = sorted({index for key in keys for index in self._buckets.get(key, ())})
-        if any(jaccard(own, self._shingles(index)) >= SIMILAR for index in candidates):
-            return "near"
-        for key in keys:
-            self._buckets[key].append(len(self._kept))
-        self._kept.append(document)
-        return ""
+        keys = (signature(shingles(text)) * _BAND_MULTIPLIERS).sum(axis=1, dtype=np.uint64)
+        self._keys.frombytes(keys.tobytes())
+        return False
+
+    def near_copies(self, text_of: Callable[[int], str]) -> np.ndarray:
+        """(N,) bool: which of the noted documents resemble an earlier one that is none itself.
+
+        `text_of` gives the text of a number; it is asked only for those that share a key.
+        """
+        keys = np.frombuffer(self._keys, dtype=np.uint64).reshape(-1, BANDS)
+        shared = np.stack([_repeated(column) for column in keys.T], axis=1)
+        near = np.zeros(len(keys), dtype=bool)
+        shingles_of = functools.lru_cache(maxsize=1024)(lambda number: shingles(text_of(number)))
+        buckets: dict[int, list[int]] = defaultdict(list)
+        for number in np.flatnonzero(shared.any(axis=1)).tolist():
+            own = keys[number][shared[number]].tolist()
+            candidates = sorted({other for key in own for other in buckets[key]})
+            near[number] = any(
+                jaccard(shingles_of(number), shingles_of(other)) >= SIMILAR for other in candidates
+            )
+            if not near[number]:
+                for key in own:
+                    buckets[key].append(number)
+        return near
 
 
 def shingles(text: str) -> np.ndarray:
@@ -130,6 +143,15 @@ def jaccard(first: np.ndarray, second: np.ndarray) -> float:
     """Size of the intersection over size of the union of two sorted sets of distinct hashes."""
     common = len(np.intersect1d(first, second, assume_unique=True))
     return common / (len(first) + len(second) - common)
+
+
+def _repeated(values: np.ndarray) -> np.ndarray:
+    """(N,) -> (N,) bool: which values occur more than once."""
+    order = np.argsort(values)
+    same = values[order[1:]] == values[order[:-1]]
+    found = np.zeros(len(values), dtype=bool)
+    found[order[1:][same]] = found[order[:-1][same]] = True
+    return found
 
 
 class _WordHashes(dict[str, int]):

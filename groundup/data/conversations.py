@@ -6,7 +6,7 @@ marks are predicted: what the assistant says, and the `<|end|>` that closes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -121,14 +121,8 @@ class ConversationLoader:
             chosen = place.source == number
             inputs[chosen] = packed.inputs[place.row[chosen]]
             targets[chosen] = packed.targets[place.row[chosen]]
-        return _packed_batch(inputs, targets, self.packed[0].bos_id)
-
-
-def conversation_batches(packed: PackedConversations, rows: int) -> Iterator[Batch]:
-    """Batches of up to (rows, T): every row once, in order. For evaluation."""
-    for start in range(0, packed.manifest.num_rows, rows):
-        stop = min(start + rows, packed.manifest.num_rows)
-        yield _packed_batch(packed.inputs[start:stop], packed.targets[start:stop], packed.bos_id)
+        numbers = document_numbers(inputs, self.packed[0].bos_id)
+        return Batch.from_numpy(inputs, targets, numbers)
 
 
 def write_conversations(
@@ -232,8 +226,3 @@ def _write_rows(
             at = end
     inputs.flush()
     targets.flush()
-
-
-def _packed_batch(inputs: np.ndarray, targets: np.ndarray, bos_id: int) -> Batch:
-    inputs, targets = inputs.astype(np.int64), targets.astype(np.int64)
-    return Batch.from_numpy(inputs, targets, document_numbers(inputs, bos_id))

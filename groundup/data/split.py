@@ -8,15 +8,22 @@ depends on its content alone; it does not move when other documents come or go.
 from __future__ import annotations
 
 import hashlib
+import re
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
 
 from groundup.config import UserError
 from groundup.data.clean import Deduplicator, contains_slur, is_one_sided
 from groundup.data.config import DataConfig, SourceConfig
 from groundup.data.corpora import CORPORA
-from groundup.data.documents import Document
+from groundup.data.documents import Document, documents_file, read_line
 from groundup.data.sources import read_source
+from groundup.files import atomic_write
 
 
 @dataclass
@@ -39,32 +46,20 @@ class SourceStats:
 
 @dataclass
 class PreparedSource:
-    """The clean documents of one source."""
+    """What became of one source. `key` names its files: see `documents_file`."""
 
     config: SourceConfig
-    train: list[Document] = field(default_factory=list)
-    heldout: list[Document] = field(default_factory=list)
+    key: str
     stats: SourceStats = field(default_factory=SourceStats)
-
-    @property
-    def has_messages(self) -> bool:
-        """Whether the source holds conversations, which chat fine-tuning can use."""
-        return any(document.messages for document in self.train)
+    has_messages: bool = False
+    """Whether there are conversations to train on, which chat fine-tuning can use."""
 
 
 @dataclass
 class PreparedData:
-    """The clean documents of all sources, in the order of the config."""
+    """What became of all sources, in the order of the config."""
 
     sources: list[PreparedSource]
-
-    @property
-    def train(self) -> list[Document]:
-        return [document for source in self.sources for document in source.train]
-
-    @property
-    def heldout(self) -> list[Document]:
-        return [document for source in self.sources for document in source.heldout]
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Counts by source name, and their sums under "total"."""
@@ -74,26 +69,38 @@ class PreparedData:
         return table
 
 
-def prepare(config: DataConfig, progress: Callable[[str, int], None] | None = None) -> PreparedData:
-    """Read, clean, deduplicate and split all sources. Documents stay in memory.
+def prepare(
+    config: DataConfig, folder: Path, progress: Callable[[str, int], None] | None = None
+) -> PreparedData:
+    """Read, clean, deduplicate and split all sources into files of documents in `folder`.
 
-    `progress(source name, documents read so far)` is called every 256 documents and at the end of
-    a source. Raises UserError when nothing is left to train on or to hold out.
+    The documents pass through a temporary file in `folder`, and about 500 bytes of each stay in
+    memory. `progress(source name, documents read so far)` is called every 256 documents and at the
+    end of a source. Raises UserError when nothing is left to train on or to hold out.
     """
-    deduplicator = Deduplicator()
-    sources = []
-    for source in config.sources:
-        prepared = PreparedSource(source)
-        documents = _clean(prepared, config, deduplicator, progress)
-        if not documents:
-            raise UserError(
-                f"Source {source.name} leaves nothing to train on: of its {prepared.stats.read} "
-                f"documents{_dropped(prepared.stats)}."
-            )
-        prepared.train, prepared.heldout = split(documents, config.heldout_fraction)
-        _count(prepared)
-        sources.append(prepared)
-    if config.heldout_fraction > 0 and not any(source.heldout for source in sources):
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=folder) as file:
+        spool, deduplicator = _Spool(file), Deduplicator()
+        sources, numbers = [], []
+        for position, source in enumerate(config.sources):
+            prepared = PreparedSource(source, _key(position, source.name))
+            first = len(spool.entries)
+            _clean(prepared, config, spool, deduplicator, progress)
+            sources.append(prepared)
+            numbers.append(np.arange(first, len(spool.entries)))
+        if config.deduplicate:
+            near = deduplicator.near_copies(lambda number: spool.document(number).as_text())
+            for prepared, own in zip(sources, numbers, strict=True):
+                prepared.stats.near_duplicates = int(near[own].sum())
+            numbers = [own[~near[own]] for own in numbers]
+        for prepared, own in zip(sources, numbers, strict=True):
+            if not len(own):
+                raise UserError(
+                    f"Source {prepared.config.name} leaves nothing to train on: of its "
+                    f"{prepared.stats.read} documents{_dropped(prepared.stats)}."
+                )
+            _write(prepared, own.tolist(), config.heldout_fraction, spool, folder)
+    if config.heldout_fraction > 0 and not any(one.stats.heldout_documents for one in sources):
         raise UserError(
             "The sources hold one document each, so none can be held out: add documents, or set "
             "data.heldout_fraction to 0."
@@ -101,38 +108,68 @@ def prepare(config: DataConfig, progress: Callable[[str, int], None] | None = No
     return PreparedData(sources)
 
 
-def split(documents: Sequence[Document], fraction: float) -> tuple[list[Document], list[Document]]:
-    """(train, held out), each in the given order; `fraction` of documents is held out on average.
+def split(places: Sequence[float], fraction: float) -> list[bool]:
+    """Which documents are held out, by the `place` of each; `fraction` of them on average.
 
-    A document is held out when the hash of its content, as a number from 0 to 1, is below
-    `fraction`. Of two documents or more at least one is held out and one is not: where the hashes
-    would have it otherwise, the document with the lowest (highest) hash changes sides.
+    A document is held out when its place is below `fraction`. Of two documents or more at least
+    one is held out and one is not: where the places would have it otherwise, the document with the
+    lowest (highest) place changes sides.
     """
-    if fraction == 0 or len(documents) < 2:
-        return list(documents), []
-    places = [_place(document) for document in documents]
+    if fraction == 0 or len(places) < 2:
+        return [False] * len(places)
     limit = min(max(fraction, min(places) + 2**-53), max(places))
-    train = [document for document, place in zip(documents, places, strict=True) if place >= limit]
-    heldout = [document for document, place in zip(documents, places, strict=True) if place < limit]
-    return train, heldout
+    return [place < limit for place in places]
 
 
-def _place(document: Document) -> float:
+def place(document: Document) -> float:
     """Hash of the content (roles included, for conversations) as a number in [0, 1)."""
     roles = " ".join(message["role"] for message in document.messages)
     digest = hashlib.sha256(f"{roles}\n{document.as_text()}".encode()).digest()
     return int.from_bytes(digest[:6], "big") / 2**48
 
 
+class _Entry(NamedTuple):
+    """What is remembered of a document in the spool: where it begins there, and its figures."""
+
+    offset: int
+    place: float
+    characters: int
+    bytes: int
+    has_messages: bool
+
+
+class _Spool:
+    """Documents in a file, to be read again by number."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.entries: list[_Entry] = []
+
+    def add(self, document: Document) -> None:
+        text = document.as_text()
+        where, size = self._file.tell(), len(text.encode())
+        entry = _Entry(where, place(document), len(text), size, bool(document.messages))
+        self.entries.append(entry)
+        self._file.write(document.as_line())
+
+    def line(self, number: int) -> bytes:
+        self._file.seek(self.entries[number].offset)
+        return self._file.readline()
+
+    def document(self, number: int) -> Document:
+        return read_line(self.line(number))
+
+
 def _clean(
     source: PreparedSource,
     config: DataConfig,
+    spool: _Spool,
     deduplicator: Deduplicator,
     progress: Callable[[str, int], None] | None,
-) -> list[Document]:
+) -> None:
+    """Put into the spool what is worth training on, near-copies included."""
     name, stats = source.config.name, source.stats
     filter_slurs = config.filter_slurs and not (name in CORPORA and CORPORA[name].historical)
-    kept = []
     for document in read_source(source.config):
         stats.read += 1
         if progress and stats.read % 256 == 0:
@@ -144,24 +181,41 @@ def _clean(
             stats.one_sided += 1
         elif filter_slurs and contains_slur(text):
             stats.slurs += 1
-        elif verdict := (deduplicator.judge(document) if config.deduplicate else ""):
-            stats.exact_duplicates += verdict == "exact"
-            stats.near_duplicates += verdict == "near"
+        elif config.deduplicate and deduplicator.is_copy(text):
+            stats.exact_duplicates += 1
         else:
-            kept.append(document)
+            spool.add(document)
     if progress:
         progress(name, stats.read)
-    return kept
 
 
-def _count(source: PreparedSource) -> None:
+def _write(
+    source: PreparedSource, numbers: list[int], fraction: float, spool: _Spool, folder: Path
+) -> None:
+    """Divide the documents of a source between its two files, and count them."""
+    held_out = split([spool.entries[number].place for number in numbers], fraction)
     stats = source.stats
-    train = [document.as_text() for document in source.train]
-    heldout = [document.as_text() for document in source.heldout]
-    stats.train_documents, stats.heldout_documents = len(train), len(heldout)
-    stats.train_characters, stats.heldout_characters = sum(map(len, train)), sum(map(len, heldout))
-    stats.train_bytes = sum(len(text.encode()) for text in train)
-    stats.heldout_bytes = sum(len(text.encode()) for text in heldout)
+    with (
+        atomic_write(documents_file(folder, source.key, "train"), "wb") as train,
+        atomic_write(documents_file(folder, source.key, "heldout"), "wb") as heldout,
+    ):
+        for number, out in zip(numbers, held_out, strict=True):
+            entry = spool.entries[number]
+            (heldout if out else train).write(spool.line(number))
+            if out:
+                stats.heldout_documents += 1
+                stats.heldout_characters += entry.characters
+                stats.heldout_bytes += entry.bytes
+            else:
+                stats.train_documents += 1
+                stats.train_characters += entry.characters
+                stats.train_bytes += entry.bytes
+                source.has_messages |= entry.has_messages
+
+
+def _key(position: int, name: str) -> str:
+    """A name for the files of a source, such as "0-shakespeare"."""
+    return f"{position}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')[-40:]}"
 
 
 def _dropped(stats: SourceStats) -> str:

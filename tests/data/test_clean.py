@@ -63,6 +63,15 @@ def test_one_sided_conversations():
     assert not is_one_sided(text_document("plain text"))
 
 
+def verdicts(texts: list[str]) -> list[str]:
+    """ "exact" or "near" for each text that is a copy of an earlier one, else ""."""
+    deduplicator = Deduplicator()
+    exact = [deduplicator.is_copy(text) for text in texts]
+    noted = [text for text, copy in zip(texts, exact, strict=True) if not copy]
+    near = iter(deduplicator.near_copies(noted.__getitem__).tolist())
+    return ["exact" if copy else "near" if next(near) else "" for copy in exact]
+
+
 def test_copies_and_near_copies_are_dropped_and_the_first_is_kept():
     generator = random.Random(3)
     words = random_words(generator, 400)
@@ -76,23 +85,20 @@ def test_copies_and_near_copies_are_dropped_and_the_first_is_kept():
         text_document(" ".join(word.upper() + "," for word in words)),
         text_document(" ".join(half)),
     ]
-    deduplicator = Deduplicator()
-    verdicts = [deduplicator.judge(document) for document in documents]
-    assert verdicts == ["", "", "near", "exact", "near", ""]
+    assert verdicts([document.text for document in documents]) == [
+        "",
+        "",
+        "near",
+        "exact",
+        "near",
+        "",
+    ]
 
 
 def test_short_texts_are_compared_whole():
     texts = ["hi", "Hi!", "hi there", "?", "!", ""]
-    assert [Deduplicator().judge(text_document(text)) for text in texts] == [""] * 6
-    deduplicator = Deduplicator()
-    assert [deduplicator.judge(text_document(text)) for text in texts] == [
-        "",
-        "near",
-        "",
-        "",
-        "",
-        "",
-    ]
+    assert [verdicts([text]) for text in texts] == [[""]] * 6
+    assert verdicts(texts) == ["", "near", "", "", "", ""]
 
 
 def test_every_near_copy_is_found_and_no_other_pair():
@@ -114,8 +120,12 @@ def test_every_near_copy_is_found_and_no_other_pair():
         if all(jaccard(own, shingles(other.text)) < clean.SIMILAR for other in kept):
             kept.append(document)
     assert 60 <= len(kept) < len(documents) - 20
-    deduplicator = Deduplicator()
-    assert [document for document in documents if not deduplicator.judge(document)] == kept
+    found = verdicts([document.text for document in documents])
+    assert [one for one, copy in zip(documents, found, strict=True) if not copy] == kept
+
+
+def test_no_documents_have_no_copies():
+    assert Deduplicator().near_copies(lambda number: "").tolist() == []
 
 
 def test_equal_signature_entries_estimate_similarity():

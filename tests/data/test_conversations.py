@@ -18,7 +18,6 @@ from groundup.data.batch import IGNORE
 from groundup.data.conversations import (
     ConversationLoader,
     PackedConversations,
-    conversation_batches,
     follow,
     write_conversations,
 )
@@ -108,7 +107,8 @@ def test_rows_hold_every_target_once_after_what_came_before_it(
 
 def pieces(packed: PackedConversations) -> Iterator[tuple[list[int], list[int]]]:
     """Inputs and targets of each document number of each row."""
-    for batch in conversation_batches(packed, rows=3):
+    loader = ConversationLoader([packed], [1.0], packed.length, 1, seed=0)
+    for batch in map(loader.step, range(packed.manifest.num_rows)):
         assert batch.documents is not None
         for inputs, targets, numbers in zip(
             batch.inputs, batch.targets, batch.documents, strict=True

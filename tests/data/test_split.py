@@ -14,8 +14,8 @@ from groundup.config import UserError
 from groundup.data import clean
 from groundup.data.config import DataConfig, SourceConfig
 from groundup.data.corpora import CORPORA
-from groundup.data.documents import Document
-from groundup.data.split import prepare, split
+from groundup.data.documents import Document, documents_file, read_documents
+from groundup.data.split import PreparedSource, place, prepare, split
 
 
 def documents(count: int, seed: int = 0) -> list[Document]:
@@ -33,8 +33,19 @@ def texts(count: int, seed: int) -> list[str]:
     return [" ".join(f"w{generator.randrange(9999)}" for _ in range(40)) for _ in range(count)]
 
 
+def divide(source: list[Document], fraction: float) -> tuple[list[Document], list[Document]]:
+    """(train, held out), each in the given order."""
+    sides = split([place(document) for document in source], fraction)
+    pairs = list(zip(source, sides, strict=True))
+    return [d for d, out in pairs if not out], [d for d, out in pairs if out]
+
+
+def written(folder: Path, source: PreparedSource, split: str) -> list[Document]:
+    return list(read_documents(documents_file(folder, source.key, split)))
+
+
 def test_the_share_held_out_is_the_fraction():
-    train, heldout = split(documents(4000), 0.05)
+    train, heldout = divide(documents(4000), 0.05)
     assert len(train) + len(heldout) == 4000
     assert 150 < len(heldout) < 250
 
@@ -43,7 +54,7 @@ def test_the_share_held_out_is_the_fraction():
 @given(st.integers(2, 60), st.floats(0.001, 0.999), st.integers(0, 99))
 def test_both_parts_hold_something_and_nothing_is_lost(count, fraction, seed):
     source = documents(count, seed)
-    train, heldout = split(source, fraction)
+    train, heldout = divide(source, fraction)
     assert train and heldout
     assert sorted(train + heldout, key=source.index) == source
     assert train == sorted(train, key=source.index)
@@ -51,21 +62,21 @@ def test_both_parts_hold_something_and_nothing_is_lost(count, fraction, seed):
 
 def test_the_side_of_a_document_depends_on_its_content_alone():
     source = documents(900)
-    _, heldout = split(source, 0.1)
+    _, heldout = divide(source, 0.1)
     shuffled = [Document("other", f"x{i}", d.text) for i, d in enumerate(reversed(source))]
-    more = split(shuffled + documents(300, seed=1), 0.1)[1]
+    more = divide(shuffled + documents(300, seed=1), 0.1)[1]
     assert {d.text for d in heldout} == {d.text for d in more} & {d.text for d in source}
 
 
 def test_copies_stay_together():
     source = documents(200)
-    train, heldout = split(source + source, 0.2)
+    train, heldout = divide(source + source, 0.2)
     assert not {d.text for d in train} & {d.text for d in heldout}
 
 
 def test_nothing_is_held_out_of_one_document_or_at_fraction_zero():
-    assert split(documents(1), 0.5) == (documents(1), [])
-    assert split(documents(9), 0.0) == (documents(9), [])
+    assert divide(documents(1), 0.5) == (documents(1), [])
+    assert divide(documents(9), 0.0) == (documents(9), [])
 
 
 def test_prepare_cleans_all_sources_and_counts(tmp_path, monkeypatch):
@@ -84,10 +95,14 @@ def test_prepare_cleans_all_sources_and_counts(tmp_path, monkeypatch):
         [{"messages": chat} for chat in [*chats, chats[0][:1]]] + [{"text": plain[9]}],
     )
     seen: list[tuple[str, int]] = []
-    data = prepare(DataConfig(sources=(first, second)), lambda *args: seen.append(args))
+    folder = tmp_path / "out"
+    data = prepare(DataConfig(sources=(first, second)), folder, lambda *args: seen.append(args))
     assert seen == [(first.name, 54), (second.name, 32)]
     one, two = data.sources
     stats = data.stats()
+    train, heldout = (written(folder, one, split) for split in ("train", "heldout"))
+    more = [*written(folder, two, "train"), *written(folder, two, "heldout")]
+    assert len(list(folder.iterdir())) == 4  # the temporary file is gone
     assert stats[first.name] == {
         "read": 54,
         "empty": 1,
@@ -95,15 +110,17 @@ def test_prepare_cleans_all_sources_and_counts(tmp_path, monkeypatch):
         "slurs": 1,
         "exact_duplicates": 1,
         "near_duplicates": 1,
-        "train_documents": len(one.train),
-        "train_characters": sum(len(d.text) for d in one.train),
-        "train_bytes": sum(len(d.text) for d in one.train),
-        "heldout_documents": len(one.heldout),
-        "heldout_characters": sum(len(d.text) for d in one.heldout),
-        "heldout_bytes": sum(len(d.text) for d in one.heldout),
+        "train_documents": len(train),
+        "train_characters": sum(len(d.text) for d in train),
+        "train_bytes": sum(len(d.text) for d in train),
+        "heldout_documents": len(heldout),
+        "heldout_characters": sum(len(d.text) for d in heldout),
+        "heldout_bytes": sum(len(d.text) for d in heldout),
     }
-    assert [d.text for d in data.train + data.heldout if d.text] != plain  # split changes order
-    assert {d.text for d in one.train + one.heldout} == set(plain)
+    assert [d.text for d in train] == [t for t in plain if t in {d.text for d in train}]
+    assert [d.text for d in heldout] == [t for t in plain if t in {d.text for d in heldout}]
+    assert sorted(d.text for d in train + heldout) == sorted(plain)
+    assert sorted(d.messages[0]["content"] for d in more) == sorted(talk)
     # A copy is dropped across sources too, so none of the held-out text is trained on.
     assert stats[second.name]["exact_duplicates"] == 1
     assert stats[second.name]["one_sided"] == 1
@@ -111,12 +128,11 @@ def test_prepare_cleans_all_sources_and_counts(tmp_path, monkeypatch):
         stats[second.name]["train_characters"] + stats[second.name]["train_documents"]
     )
     assert stats["total"]["read"] == 86
-    assert stats["total"]["train_documents"] == len(data.train)
-    assert stats["total"]["heldout_documents"] == len(data.heldout)
+    assert stats["total"]["train_documents"] + stats["total"]["heldout_documents"] == 80
     assert (one.has_messages, two.has_messages) == (False, True)
 
     kept = prepare(
-        DataConfig(sources=(first, second), deduplicate=False, filter_slurs=False)
+        DataConfig(sources=(first, second), deduplicate=False, filter_slurs=False), folder
     ).stats()["total"]
     assert kept["train_documents"] + kept["heldout_documents"] == 84
 
@@ -129,11 +145,13 @@ def test_historical_corpora_are_exempt_from_the_slur_filter():
 def test_nothing_left_is_one_clear_error(tmp_path):
     one = write(tmp_path / "one.jsonl", [{"text": "alone"}])
     with pytest.raises(UserError, match="none can be held out"):
-        prepare(DataConfig(sources=(one,)))
-    assert prepare(DataConfig(sources=(one,), heldout_fraction=0.0)).train[0].text == "alone"
+        prepare(DataConfig(sources=(one,)), tmp_path)
+    (source,) = prepare(DataConfig(sources=(one,), heldout_fraction=0.0), tmp_path).sources
+    assert [d.text for d in written(tmp_path, source, "train")] == ["alone"]
+    assert written(tmp_path, source, "heldout") == []
     blank = write(tmp_path / "blank.jsonl", [{"text": " "}] * 3)
     with pytest.raises(UserError, match=r"of its 3 documents 3 were empty\.$"):
-        prepare(DataConfig(sources=(blank,)))
+        prepare(DataConfig(sources=(blank,)), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any
 
 from groundup.data.config import DataConfig
 from groundup.pipeline.stage import Stage
-from groundup.pipeline.store import documents_path, write_documents, write_index
+from groundup.pipeline.store import DOCUMENTS, write_index
 
 if TYPE_CHECKING:
     from groundup.pipeline.run import Run
@@ -30,22 +29,18 @@ def work(run: Run, config: DataConfig) -> dict[str, Any]:
         run.world.barrier()
         return {}
     move = run.console.start_count("documents read")
-    prepared = prepare(config, lambda name, count: move(count))
+    prepared = prepare(config, run.folder / DOCUMENTS, lambda name, count: move(count))
     run.console.end_progress()
-    index = []
-    for number, source in enumerate(prepared.sources):
-        key = f"{number}-{re.sub(r'[^A-Za-z0-9]+', '-', source.config.name).strip('-')[-40:]}"
-        write_documents(documents_path(run.folder, key, "train"), source.train)
-        write_documents(documents_path(run.folder, key, "heldout"), source.heldout)
-        index.append(
-            {
-                "name": source.config.name,
-                "key": key,
-                "weight": source.config.weight,
-                "conversations": source.has_messages,
-                "heldout": bool(source.heldout),
-            }
-        )
+    index: list[dict[str, object]] = [
+        {
+            "name": source.config.name,
+            "key": source.key,
+            "weight": source.config.weight,
+            "conversations": source.has_messages,
+            "heldout": source.stats.heldout_documents > 0,
+        }
+        for source in prepared.sources
+    ]
     write_index(run.folder, index)
     stats = prepared.stats()
     total = stats["total"]

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from groundup.data.documents import Document, read_documents
 from groundup.pipeline.stage import Stage
-from groundup.pipeline.store import documents_path, read_documents, read_index
+from groundup.pipeline.store import documents_path, read_index
 from groundup.pipeline.training import TrainingSection, run_training, verify
 
 if TYPE_CHECKING:
-    from groundup.data.documents import Document
     from groundup.pipeline.run import Run
 
 EVALUATION_BATCHES = 5

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import require
+from groundup.data.documents import read_documents
 from groundup.pipeline.stage import Stage
-from groundup.pipeline.store import documents_path, read_documents, read_index
+from groundup.pipeline.store import documents_path, read_index
 
 if TYPE_CHECKING:
     from groundup.pipeline.run import Run

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 from typing import TYPE_CHECKING, Any
 
+from groundup.data.documents import read_documents
 from groundup.pipeline.stage import Stage
-from groundup.pipeline.store import documents_path, read_documents, read_index
+from groundup.pipeline.store import documents_path, read_index
 from groundup.text.config import TokenizerConfig
 
 if TYPE_CHECKING:
