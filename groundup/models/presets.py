@@ -141,6 +141,18 @@ def gpt2(
 
 
 @dataclass(frozen=True, kw_only=True)
+class LearningRates:
+    """What each kind of parameter starts from; see `learning_rates`."""
+
+    muon: float
+    """Hidden matrices."""
+    adamw: float
+    """Norms and biases."""
+    embedding: float
+    """Token tables, and a head of its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Dial:
     """Everything that follows from the depth of a model; see `from_depth`."""
 
@@ -149,11 +161,6 @@ class Dial:
     """Tokens to train on."""
     rows_per_step: int
     """Rows of the context length in one optimizer step."""
-    muon_learning_rate: float
-    """Hidden matrices."""
-    learning_rate: float
-    """AdamW: norms, biases, and a head of its own."""
-    embedding_learning_rate: float
 
     @property
     def tokens_per_step(self) -> int:
@@ -175,8 +182,6 @@ def from_depth(
     | context         | 128 · depth to a power of two, 256..2048 | ours                           |
     | tokens          | 12 · N, the weights that multiply | nanochat's optimum of 8 to 12         |
     | batch in tokens | 2^14 · (tokens / 5 M)^0.383        | exponent of arXiv:2505.13738          |
-    | AdamW's rates   | ∝ √batch / √width                 | arXiv:2205.10287; nanochat            |
-    | Muon's rate     | 0.02: its update has one size at every width | Jordan et al. 2024 (Muon)  |
     """
     require(depth >= 1, f"size should be at least 1, but is {depth}.")
     width = 64 * depth
@@ -190,15 +195,24 @@ def from_depth(
     )
     tokens = tokens or 12 * num_matmul_weights(model)
     tokens_per_step = _power_of_two(2**14 * (tokens / 5e6) ** 0.383)
-    adamw_factor = math.sqrt(tokens_per_step / 2**16 * 384 / width)
     return Dial(
         model=model,
         tokens=tokens,
         rows_per_step=max(1, round(tokens_per_step / model.context_length)),
-        muon_learning_rate=0.02,
-        learning_rate=6e-3 * adamw_factor,
-        embedding_learning_rate=1.2e-2 * adamw_factor,
     )
+
+
+def learning_rates(width: int, tokens_per_step: int) -> LearningRates:
+    """Peak rates for a width and a batch in tokens.
+
+    All grow with the square root of the batch (arXiv:2205.10287), AdamW's up to 2^16 tokens, Muon's
+    up to the 0.02 of its author (Jordan et al. 2024). AdamW's shrink with the square root of the
+    width (as in nanochat); Muon's update has one size at every width. The constants were measured
+    at width 192 and 4096 tokens (LOG.md).
+    """
+    batch = math.sqrt(tokens_per_step / 2**12)
+    adamw = 6e-3 * min(batch, 4.0) * math.sqrt(192 / width)
+    return LearningRates(muon=min(0.01 * batch, 0.02), adamw=adamw, embedding=2 * adamw)
 
 
 def _power_of_two(value: float) -> int:

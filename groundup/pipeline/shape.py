@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import UserError
-from groundup.models.presets import Dial, from_depth, gpt2, llama, qwen3
+from groundup.models.presets import Dial, from_depth, gpt2, learning_rates, llama, qwen3
 from groundup.optim.config import OptimizerConfig
 
 if TYPE_CHECKING:
@@ -59,20 +58,20 @@ def default_steps(config: RunConfig, loader: Loader, vocab_size: int) -> int:
 def settled_optimizer(
     config: RunConfig, section: TrainingSection, model: DecoderConfig
 ) -> OptimizerConfig:
-    """The section's optimizer with the dial's learning rates times `rate_scale`.
+    """The section's optimizer with the rates for its batch and width, times `rate_scale`.
 
-    AdamW's rates grow with the square root of the batch (arXiv:2205.10287), so a batch other than
-    the dial's moves them. With `rate_scale` 0 the section's own rates stand.
+    With `rate_scale` 0 the section's own rates stand.
     """
     if section.rate_scale == 0:
         return section.optimizer
-    dial = _dial(config, model.vocab_size)
-    batch = math.sqrt(rows_per_step(config, section, model) / dial.rows_per_step)
+    tokens = rows_per_step(config, section, model) * model.context_length
+    rates = learning_rates(model.width, tokens)
     return dataclasses.replace(
         section.optimizer,
-        learning_rate=dial.learning_rate * batch * section.rate_scale,
-        embedding_learning_rate=dial.embedding_learning_rate * batch * section.rate_scale,
-        muon_learning_rate=dial.muon_learning_rate * section.rate_scale,
+        learning_rate=rates.adamw * section.rate_scale,
+        embedding_learning_rate=rates.embedding * section.rate_scale,
+        head_learning_rate=rates.embedding * section.rate_scale,
+        muon_learning_rate=rates.muon * section.rate_scale,
     )
 
 

@@ -44,7 +44,8 @@ class TrainingSection:
     rows_per_step: int = 0
     """Rows of the context length in one optimizer step, over all processes; 0 asks the dial."""
     rate_scale: float = 1.0
-    """Times the dial's learning rates; 0 takes those of the optimizer section as they stand."""
+    """Times the learning rates that fit the width and the batch; 0 takes those of the optimizer
+    section as they stand."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
@@ -63,11 +64,16 @@ class TrainingSection:
             "Set only one of minutes, epochs and steps: each says how long the stage trains.",
         )
         default = OptimizerConfig()
-        for name in ("learning_rate", "embedding_learning_rate", "muon_learning_rate"):
+        for name in (
+            "learning_rate",
+            "embedding_learning_rate",
+            "head_learning_rate",
+            "muon_learning_rate",
+        ):
             require(
                 self.rate_scale == 0 or getattr(self.optimizer, name) == getattr(default, name),
-                f"optimizer.{name} has no effect while the dial sets the rates: set rate_scale = 0 "
-                "beside it, and all rates are yours.",
+                f"optimizer.{name} has no effect while width and batch set the rates: set "
+                "rate_scale = 0 beside it, and all rates are yours.",
             )
 
 

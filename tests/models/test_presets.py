@@ -9,7 +9,7 @@ import pytest
 from groundup.config import UserError
 from groundup.models.config import num_matmul_weights
 from groundup.models.huggingface import family_of
-from groundup.models.presets import from_depth
+from groundup.models.presets import from_depth, learning_rates
 
 DEPTHS = [1, 2, 3, 4, 6, 8, 12, 13, 16, 20, 24, 32]
 
@@ -42,14 +42,17 @@ def test_tokens_and_context_can_be_given():
     assert from_depth(4, 4096).tokens == 12 * num_matmul_weights(from_depth(4, 4096).model)
 
 
-def test_adamw_rates_follow_batch_and_width():
-    small, large = from_depth(4, 4096, tokens=5_000_000), from_depth(16, 4096, tokens=5_000_000)
-    assert large.learning_rate == pytest.approx(small.learning_rate / 2)
-    assert large.embedding_learning_rate == pytest.approx(small.embedding_learning_rate / 2)
-    assert large.muon_learning_rate == small.muon_learning_rate
-    longer = from_depth(4, 4096, tokens=5_000_000_000)
-    ratio = longer.tokens_per_step / small.tokens_per_step
-    assert longer.learning_rate == pytest.approx(small.learning_rate * ratio**0.5)
+def test_rates_follow_batch_and_width():
+    small = learning_rates(width=192, tokens_per_step=2**12)
+    assert (small.muon, small.adamw, small.embedding) == pytest.approx((0.01, 6e-3, 1.2e-2))
+    wide = learning_rates(width=768, tokens_per_step=2**12)
+    assert wide.muon == small.muon
+    assert wide.adamw == pytest.approx(small.adamw / 2)
+    assert wide.embedding == pytest.approx(small.embedding / 2)
+    tiny = learning_rates(width=192, tokens_per_step=2**10)
+    assert (tiny.muon, tiny.adamw) == pytest.approx((0.005, 3e-3))
+    huge = learning_rates(width=192, tokens_per_step=2**20)
+    assert (huge.muon, huge.adamw) == pytest.approx((0.02, 2.4e-2)), "both stop growing"
 
 
 def test_depth_zero_is_refused():
