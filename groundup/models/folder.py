@@ -33,6 +33,7 @@ from groundup.models.huggingface import (
     to_hf_config,
     to_hf_state,
 )
+from groundup.models.state_dict import mismatch, strip_wrappers
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
 
 STAGES = ("rl", "sft", "mid", "base")
@@ -163,32 +164,18 @@ def _read_weights(folder: Path, config: DecoderConfig) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
             known = _is_known_to_transformers(config)
-            header = {name: name for name in file.keys()}  # noqa: SIM118  (not a dict)
+            names = {name: name for name in file.keys()}  # noqa: SIM118  (not a dict)
+            header = strip_wrappers(names)
             stored = drop_redundant(config, header) if known else header
             found = {name: file.get_slice(key).get_shape() for name, key in stored.items()}
-            _check_shapes(path, shapes, found)
+            if problem := mismatch(shapes, found):
+                raise UserError(f"{path} does not fit its config: it {problem}.")
             tensors = {name: file.get_tensor(key) for name, key in stored.items()}
     except SafetensorError as error:
         raise UserError(
             f"{path} is damaged or cut off ({error}). Fetch or save it again."
         ) from None
     return from_hf_state(config, tensors) if known else tensors
-
-
-def _check_shapes(
-    path: Path, expected: Mapping[str, list[int]], found: Mapping[str, list[int]]
-) -> None:
-    for name in sorted(expected.keys() - found.keys()):
-        raise UserError(f"{path} lacks the tensor '{name}' that its config calls for.")
-    for name in sorted(found.keys() - expected.keys()):
-        raise UserError(
-            f"{path} holds an unexpected tensor '{name}' that its config has no use for."
-        )
-    for name, shape in expected.items():
-        require(
-            found[name] == shape,
-            f"{path}: tensor '{name}' should have shape {shape}, but has {found[name]}.",
-        )
 
 
 def _check_tokenizer(

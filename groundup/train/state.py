@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import groundup
-from groundup.config import UserError
+from groundup.models.state_dict import load_weights
 from groundup.parallel.world import World
 
 
@@ -45,13 +45,8 @@ def restore_state(
 ) -> None:
     """The inverse of `state_tensors`. Raises UserError when the checkpoint is of another model."""
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise UserError(
-            "The checkpoint does not fit the model of this recipe; use another --run folder or "
-            f"restore the recipe it was made with. ({str(error).splitlines()[-1].strip()})"
-        ) from None
+    advice = "Use another --run folder, or restore the recipe it was made with."
+    load_weights(model, weights, "The checkpoint", advice)
     entries: dict[str, dict[str, Any]] = {}
     prefix = "optimizer."
     flat = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
