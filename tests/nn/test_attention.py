@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from groundup.nn.attention import Attention, attend
-from groundup.nn.config import AttentionConfig, NormConfig
+from groundup.nn.config import AttentionConfig, NormConfig, PositionsConfig
 from groundup.nn.masks import Causal, Plan, plan
 from groundup.nn.positions import RotaryPositions
 from groundup.scratch.attention import (
@@ -62,7 +62,7 @@ def test_sharing_heads_by_repeat_expand_or_the_kernel_is_the_same(num_kv_heads):
 def test_query_key_norm_bounds_the_scores():
     config = AttentionConfig(num_heads=2, num_kv_heads=1, head_width=10, qk_norm=True)
     module = Attention(12, config, NormConfig())
-    x, rotation = torch.randn(1, 6, 12), RotaryPositions(10, 6)(0, 6)
+    x, rotation = torch.randn(1, 6, 12), RotaryPositions(10, 6, PositionsConfig())(0, 6)
     torch.testing.assert_close(
         module(x, CAUSAL, rotation), self_scaled(module, x, rotation), atol=1e-5, rtol=1e-4
     )
