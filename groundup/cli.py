@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from groundup import __version__
 from groundup.config import UserError, did_you_mean
-from groundup.infer.config import SamplingConfig
+from groundup.infer.config import CHAT_SAMPLING, SamplingConfig
 
 HELP = """groundup: language models from the ground up.
 
@@ -60,7 +60,7 @@ class Chat:
     """Answer this once and leave."""
     system: str = ""
     """What the model is told before the first turn."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    sampling: SamplingConfig = CHAT_SAMPLING
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -69,3 +69,7 @@ class SamplingConfig:
 def _check(name: str, value: float, expected: str, holds: Callable[[float], bool]) -> None:
     if not math.isfinite(value) or not holds(value):
         raise UserError(f"{name} is {value}, but must be {expected}.")
+
+
+CHAT_SAMPLING = SamplingConfig(temperature=0.6, top_p=0.95)
+"""For replies: a small model that draws from the whole distribution leaves the subject."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from groundup.eval.bpb import Score, score_documents
-from groundup.infer.config import SamplingConfig
+from groundup.infer.config import CHAT_SAMPLING, SamplingConfig
 from groundup.infer.generate import complete
 from groundup.text.chat import Message, render
 
@@ -72,9 +73,7 @@ def text_sample(run: Run, model: Decoder, prompt: str = "", max_tokens: int = 80
 def chat_sample(run: Run, model: Decoder, turns: list[str], max_tokens: int = 80) -> list[Message]:
     """A conversation: the given user turns, each with the model's reply, with a fixed seed."""
     messages: list[Message] = []
-    sampling = SamplingConfig(
-        seed=run.config.seed, max_tokens=max_tokens, temperature=0.6, top_p=0.95
-    )
+    sampling = dataclasses.replace(CHAT_SAMPLING, seed=run.config.seed, max_tokens=max_tokens)
     for turn in turns:
         messages.append({"role": "user", "content": turn})
         ids = render(run.tokenizer, messages, reply=True).ids
