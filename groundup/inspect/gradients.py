@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from groundup.inspect.show import grid
 from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
 from groundup.models.presets import llama
@@ -110,21 +111,13 @@ def table(measurements: Sequence[Measurement]) -> str:
     """Gradient norm of five layers, last over first, and losses: one line per placement."""
     last = len(measurements[0].norms) - 1
     layers = [round(last * share / 4) for share in range(5)]
-    head = ["norms", *(f"layer {layer + 1}" for layer in layers), "last/first"]
-    steps = len(measurements[0].losses) - 1
-    lines = [[*head, "loss before", f"after {steps} steps"]]
+    header = ["norms", *(f"layer {layer + 1}" for layer in layers), "last/first", "loss before"]
+    rows = []
     for one in measurements:
         norms = [f"{one.norms[layer]:.3g}" for layer in layers]
         losses = [f"{loss:.2f}" for loss in (one.losses[0], one.losses[-1])]
-        lines.append([one.placement, *norms, f"{one.ratio:.3g}", *losses])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    )
+        rows.append([one.placement, *norms, f"{one.ratio:.3g}", *losses])
+    return grid([*header, f"after {len(measurements[0].losses) - 1} steps"], rows)
 
 
 def picture(measurements: Sequence[Measurement]) -> Figure:
