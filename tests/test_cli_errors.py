@@ -34,6 +34,17 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"Example: groundup {verb}" in capsys.readouterr().out
 
 
+def test_topics_that_cannot_be_shown(
+    refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    main(["show"])
+    listed = capsys.readouterr().out
+    assert "schedules" in listed and "memory" in listed
+    assert "no topic 'format'. Did you mean 'formats'?" in refused("show", "format")
+    assert "There is no folder" in refused("show", "cache", "--out", tmp_path / "no" / "a.png")
+    assert "saved as" in refused("show", "cache", "--out", tmp_path / "a.gif")
+
+
 def test_recipes_that_are_not(refused: Refused, tmp_path: Path) -> None:
     assert "nope.toml does not exist" in refused("speedrun", tmp_path / "nope.toml")
     assert "does not exist" in refused("speedrun", tmp_path)

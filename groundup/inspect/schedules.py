@@ -52,10 +52,15 @@ def show(out: Path) -> str:
 
 def curve(kind: str, floor: float) -> list[float]:
     """The factor at every step up to BEYOND."""
-    config = ScheduleConfig(
+    config = settings(kind, floor)
+    return [schedules.factor(config, step, TOTAL) for step in range(BEYOND)]
+
+
+def settings(kind: str, floor: float) -> ScheduleConfig:
+    """What is drawn of a kind."""
+    return ScheduleConfig(
         kind=kind,  # type: ignore[arg-type]
         warmup_steps=WARMUP,
         floor=floor,
         step_factor=0.5,
     )
-    return [schedules.factor(config, step, TOTAL) for step in range(BEYOND)]
