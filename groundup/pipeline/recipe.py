@@ -12,6 +12,7 @@ from typing import Any, Literal
 from groundup.config import UserError, did_you_mean, from_dict, load_toml, require
 from groundup.data.config import DataConfig
 from groundup.device import DeviceConfig
+from groundup.nn.config import NormPlacement
 from groundup.pipeline.stage import all_stages
 from groundup.text.config import TokenizerConfig
 
@@ -30,6 +31,8 @@ class ModelSection:
     context_length: int = 0
     dropout: float = 0.0
     tie_embeddings: bool | None = None
+    norm_placement: NormPlacement = "pre"
+    """Anything else trains and chats here, but no other program reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)

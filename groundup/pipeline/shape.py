@@ -31,7 +31,7 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
     }
     if section.family == "gpt2":
         _refuse(section, "num_kv_heads", "head_width", "feed_forward_width", "tie_embeddings")
-        return gpt2(**shape)
+        return _placed(gpt2(**shape), section)
     shape |= {
         "num_kv_heads": section.num_kv_heads or None,
         "head_width": section.head_width or None,
@@ -41,7 +41,7 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
         shape["num_kv_heads"] = dial.attention.num_kv_heads
     if section.tie_embeddings is not None:
         shape["tie_embeddings"] = section.tie_embeddings
-    return qwen3(**shape) if section.family == "qwen3" else llama(**shape)
+    return _placed((qwen3 if section.family == "qwen3" else llama)(**shape), section)
 
 
 def rows_per_step(config: RunConfig, section: TrainingSection, model: DecoderConfig) -> int:
@@ -73,6 +73,11 @@ def settled_optimizer(
         head_learning_rate=rates.embedding * section.rate_scale,
         muon_learning_rate=rates.muon * section.rate_scale,
     )
+
+
+def _placed(model: DecoderConfig, section: ModelSection) -> DecoderConfig:
+    norm = dataclasses.replace(model.norm, placement=section.norm_placement)
+    return dataclasses.replace(model, norm=norm)
 
 
 def _dial(config: RunConfig, vocab_size: int) -> Dial:

@@ -14,20 +14,23 @@ if TYPE_CHECKING:
 
 def contents(config: DataConfig) -> dict[str, str]:
     """The SHA-256 of every file of the user's own, so that an edit is noticed."""
-    from groundup.data.corpora import CORPORA
-    from groundup.data.sources import find_files
+    from groundup.data.sources import find_files, is_local
     from groundup.files import sha256_file
 
-    own = [s.name for s in config.sources if s.name not in CORPORA and not s.name.startswith("hf:")]
+    own = [source.name for source in config.sources if is_local(source.name)]
     return {str(file): sha256_file(file) for name in own for file in find_files(name)}
 
 
 def work(run: Run, config: DataConfig) -> dict[str, Any]:
+    from groundup.data.sources import fetch_sources
     from groundup.data.split import prepare
 
     if not run.world.is_main:
         run.world.barrier()
         return {}
+    fetched = run.console.start_count("MB fetched")
+    fetch_sources((source.name for source in config.sources), lambda n, _: fetched(n // 10**6))
+    run.console.end_progress()
     move = run.console.start_count("documents read")
     prepared = prepare(config, run.folder / DOCUMENTS, lambda name, count: move(count))
     run.console.end_progress()
