@@ -12,7 +12,8 @@ class SourceConfig:
     """One source of documents and its share of the mixture.
 
     `name` is a named corpus ("shakespeare", "chitchat"), a path to a .txt, .jsonl or .parquet file,
-    a folder or glob of such files, or "hf:org/name" for a dataset of the Hugging Face hub.
+    a folder or glob of such files, the https address of such a file (fetched once, and checked
+    where "#sha256=…" follows), or "hf:org/name" for a dataset of the Hugging Face hub.
     `weight` says how many times an epoch of the mixture goes round the source: at 0.5 half of it.
     """
 

