@@ -67,7 +67,8 @@ def show(out: Path) -> str:
         model = Decoder(shape).eval().to(policy.torch_device)
     found = measure(model, tokenizer)
     _draw(found, out)
-    return _table(found, f"{model.num_parameters():,} parameters on {policy.describe()}")
+    where = f"{policy.threads} threads" if policy.device == "cpu" else policy.device
+    return _table(found, f"{model.num_parameters():,} parameters, fp32, {where}")
 
 
 def measure(model: Decoder, tokenizer: Tokenizer) -> Measured:
@@ -157,8 +158,9 @@ def _draw(found: Measured, out: Path) -> None:
     decode = len(found.cached) / found.cached[-1]
     _draw_rates(prefill, {n: n / seconds for n, seconds in found.prefill.items()})
     prefill.axhline(decode, color=LIGHT.third, linewidth=1.6)
-    prefill.text(max(PROMPTS), decode * 1.15, "decode", color=LIGHT.third, fontsize=8.5, ha="right")
-    prefill.set_yscale("log")
+    label = {"color": LIGHT.third, "fontsize": 8.5, "ha": "right", "va": "bottom"}
+    prefill.text(max(PROMPTS), decode, "decode", **label)
+    prefill.set_ylim(bottom=0)
     caption(prefill, LIGHT, "Prefill", "tokens/s, over tokens read")
     _draw_rates(samples, {n: n * SAMPLE_TOKENS / seconds for n, seconds in found.samples.items()})
     samples.set_ylim(bottom=0)

@@ -8,10 +8,13 @@ computed and computes it again in the backward pass (Chen et al. 2016, arXiv:160
 
 from __future__ import annotations
 
+import itertools
+import math
 import os
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args, get_type_hints
@@ -35,6 +38,7 @@ WIDTH, HEADS, VOCABULARY, ROWS = 128, 2, 256, 4
 DEPTHS, LENGTHS = (2, 4, 8, 12), (64, 128, 256, 512)
 DEPTH, LENGTH = 8, 256
 """Where the other one varies."""
+REPEATS = 8
 MEGABYTE = 2**20
 
 
@@ -47,39 +51,38 @@ class Step:
     held: np.ndarray
     """(N,) bytes that it held just after each; at the end, the gradients."""
     seconds: float
-    """Of processor time, without the profiler: the least of three. Other programs that share the
-    processor do not change it, as they would the clock on the wall."""
+    """Of processor time on one thread, without the profiler: the least of several. Other
+    programs that share the processor hardly change it, as they would the clock on the wall."""
 
     @property
     def peak(self) -> float:
         """In MB."""
         return float(self.held.max()) / MEGABYTE
 
+    @property
+    def milliseconds(self) -> float:
+        return 1000 * self.seconds
+
 
 def show(out: Path) -> str:
     """Draw memory during a step, its peak against depth and length, and the time; a table."""
-    deep = {mode: {depth: measure(mode, depth, LENGTH) for depth in DEPTHS} for mode in MODES}
-    long = {
-        mode: {n: deep[mode][DEPTH] if n == LENGTH else measure(mode, DEPTH, n) for n in LENGTHS}
-        for mode in MODES
-    }
+    deep = {depth: measure(depth, LENGTH, REPEATS) for depth in DEPTHS}
+    long = {n: deep[DEPTH] if n == LENGTH else measure(DEPTH, n) for n in LENGTHS}
     figure, (course, by_depth, by_length, speed) = new_figure(4, 2, LIGHT)
-    _draw_course(course, {mode: deep[mode][DEPTH] for mode in MODES})
-    _draw_lines(by_depth, {mode: _values(deep[mode], "peak") for mode in MODES})
+    _draw_course(course, deep[DEPTH])
+    _draw_lines(by_depth, deep, "peak")
     caption(by_depth, LIGHT, "Peak by depth", f"MB, over blocks of {LENGTH} tokens")
-    _draw_lines(by_length, {mode: _values(long[mode], "peak") for mode in MODES})
+    _draw_lines(by_length, long, "peak")
     caption(by_length, LIGHT, "Peak by length", f"MB, over tokens, {DEPTH} blocks")
-    times = {m: {d: 1000 * s for d, s in _values(deep[m], "seconds").items()} for m in MODES}
-    _draw_lines(speed, times)
+    _draw_lines(speed, deep, "milliseconds")
     caption(speed, LIGHT, "Time of a step", "processor ms, over blocks")
     legend(course, LIGHT, MODES)
     save(figure, out)
     return _table(deep)
 
 
-def measure(mode: str, depth: int, length: int) -> Step:
-    """Memory and time of a step of a small decoder of `depth` blocks on rows of `length` tokens."""
-    config = TrainConfig(activation_checkpointing=mode)  # type: ignore[arg-type]
+def measure(depth: int, length: int, repeats: int = 1) -> dict[str, Step]:
+    """A step of a small decoder of `depth` blocks on rows of `length` tokens, in every mode."""
     with torch.random.fork_rng():  # the numbers do not matter: nobody else's noise is used up
         shape = qwen3(
             vocab_size=VOCABULARY,
@@ -90,22 +93,30 @@ def measure(mode: str, depth: int, length: int) -> Step:
         )
         model = Decoder(shape).train()
         ids = torch.randint(0, VOCABULARY, (ROWS, length))
-    model.checkpointing = config.recompute_every
     loss = NextTokenLoss(model)
 
     def step() -> None:
         loss(ids, ids).backward()
 
-    step()  # torch's caches and libraries are ready from here on
-    seconds = []
-    for _ in range(3):
+    def prepare(mode: str) -> None:
+        config = TrainConfig(activation_checkpointing=mode)  # type: ignore[arg-type]
+        model.checkpointing = config.recompute_every
         model.zero_grad(set_to_none=True)
-        start = time.process_time()
-        step()
-        seconds.append(time.process_time() - start)
-    model.zero_grad(set_to_none=True)
-    times, held = allocations(step)
-    return Step(times=times, held=held, seconds=min(seconds))
+
+    seconds = dict.fromkeys(MODES, math.inf)
+    with _one_thread():  # several would count the time in which they wait for one another
+        step()  # torch's caches and libraries are ready from here on
+        for _, mode in itertools.product(range(repeats), MODES):  # in turns, so in equal weather
+            prepare(mode)
+            start = time.process_time()
+            step()
+            seconds[mode] = min(seconds[mode], time.process_time() - start)
+        found = {}
+        for mode in MODES:
+            prepare(mode)
+            times, held = allocations(step)
+            found[mode] = Step(times=times, held=held, seconds=seconds[mode])
+    return found
 
 
 def allocations(work: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
@@ -123,16 +134,23 @@ def allocations(work: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
     return (times - times[0]) / 1e6, sizes.cumsum()
 
 
-def _values(steps: dict[int, Step], key: str) -> dict[int, float]:
-    return {size: getattr(step, key) for size, step in steps.items()}
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
-def _table(deep: dict[str, dict[int, Step]]) -> str:
+def _table(deep: dict[int, dict[str, Step]]) -> str:
     rows = []
-    for mode, steps in deep.items():
-        slower = steps[DEPTH].seconds / deep["none"][DEPTH].seconds - 1
-        peaks = (f"{steps[depth].peak:.1f}" for depth in DEPTHS)
-        rows.append([mode, *peaks, f"{1000 * steps[DEPTH].seconds:.0f} ms", f"{slower:+.0%}"])
+    for mode in MODES:
+        peaks = (f"{deep[depth][mode].peak:.1f}" for depth in DEPTHS)
+        step, plain = deep[DEPTH][mode], deep[DEPTH]["none"]
+        more = step.seconds / plain.seconds - 1
+        rows.append([mode, *peaks, f"{step.milliseconds:.0f} ms", f"{more:+.0%}"])
     header = ["MB at most", *(f"{depth} blocks" for depth in DEPTHS), f"step of {DEPTH}", "time"]
     return "\n".join(
         [
@@ -157,9 +175,9 @@ def _draw_course(axes: Axes, steps: dict[str, Step]) -> None:
     caption(axes, LIGHT, "During one step", f"MB held, {DEPTH} blocks")
 
 
-def _draw_lines(axes: Axes, curves: dict[str, dict[int, float]]) -> None:
-    for curve, colour in zip(curves.values(), LIGHT.series, strict=False):
-        x, y = list(curve), list(curve.values())
-        axes.plot(x, y, "o-", color=colour, linewidth=1.6, markersize=4)
-    sizes = list(next(iter(curves.values())))
+def _draw_lines(axes: Axes, steps: dict[int, dict[str, Step]], key: str) -> None:
+    sizes = list(steps)
+    for mode, colour in zip(MODES, LIGHT.series, strict=False):
+        values = [getattr(steps[size][mode], key) for size in sizes]
+        axes.plot(sizes, values, "o-", color=colour, linewidth=1.6, markersize=4)
     axes.set(ylim=(0, None), xlim=(0, None), xticks=sizes)

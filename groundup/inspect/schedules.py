@@ -35,7 +35,7 @@ def show(out: Path) -> str:
     named["constant"].text(TOTAL - 12, 0.02, "last step", ha="right", **note)
     for floor, colour in ((FLOOR, LIGHT.first), (0.0, LIGHT.second)):
         named["linear"].text(
-            TOTAL + 12, floor + 0.01, f"floor {floor:g}", **note | {"color": colour}
+            TOTAL + 12, floor + 0.01, f"floor {floor:g}", **{**note, "color": colour}
         )
     save(figure, out)
     rows = [[kind, *(f"{curve(kind, FLOOR)[step]:.3f}" for step in STEPS)] for kind in kinds]

@@ -84,11 +84,11 @@ def test_checkpointing_holds_less_and_ends_with_the_same_gradients(
         monkeypatch.setattr(memory, name, value)
     for name, value in (("DEPTHS", (2, 5)), ("LENGTHS", (19,)), ("DEPTH", 5), ("LENGTH", 19)):
         monkeypatch.setattr(memory, name, value)
-    steps = {mode: memory.measure(mode, 5, 19) for mode in memory.MODES}
+    steps = memory.measure(5, 19)
     assert steps["full"].peak < steps["selective"].peak < steps["none"].peak
     left = {int(step.held[-1]) for step in steps.values()}  # the gradients, and nothing else
     assert len(left) == 1 and left.pop() > 0
-    assert memory.measure("full", 5, 19).peak == steps["full"].peak, "the same in every run"
+    assert memory.measure(5, 19)["full"].peak == steps["full"].peak, "the same in every run"
     text = memory.show(tmp_path / "memory.png")
     assert (tmp_path / "memory.png").read_bytes().startswith(PNG)
     assert "selective" in text and "5 blocks" in text

@@ -32,7 +32,9 @@ REPORT: dict[str, Any] = {
     "stages": [
         {"name": "data", "seconds": 14.2, "documents": 9123},
         {"name": "base", "seconds": 610.1, "tokens": 14_745_600, "tokens_per_second": 21300.2}
-        | {"mfu": 0.4123, "train_loss": 3.05, "val_loss": 3.11, "val_bpb": 1.7123},
+        | {"mfu": 0.4123, "train_loss": 3.05, "val_loss": 3.11, "val_bpb": 1.7123}
+        | {"split": {"data": 0.003, "forward_backward": 0.447, "optimizer": 0.05}}
+        | {"peak_memory_mb": 1234.6},
         {"name": "sft", "seconds": 120.3, "tokens": 1_638_400, "train_loss": 2.3, "val_loss": None},
     ],
     "evaluation": {"documents": 456, "val_loss": 3.11},
@@ -101,6 +103,8 @@ def test_every_part_of_a_run_is_on_the_page() -> None:
         "groundup chat runs/little", "Hello!", "hi, you?", "tool call 17 * 23",
         "base 10m10s 14.7M 21,300 41.2% 3.050 3.110 1.7123", "documents 9,123",
         "base, step 1,200 To bee To be & not to be", "val loss 3.11",
+        "a training step time data forward backward optimizer peak memory "
+        "base 500.0 ms 0.6% 89.4% 10.0% 1,235 MB",
         "dropped duplicates 12", "chats 7,087 258,145",
         "bytes per token 3.71", "attention qk norm yes", "roof gflops 243.8",
         'name = "little"', "Learning rate",
