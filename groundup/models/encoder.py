@@ -1,0 +1,163 @@
+"""The encoder-only transformer: token ids in, one vector for each, and a head on it."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.config import require
+from groundup.models.encoder_config import EncoderConfig, HeadConfig, Pooling
+from groundup.nn.block import Block
+from groundup.nn.feed_forward import ACTIVATIONS
+from groundup.nn.init import deepnorm_stream_scale, initialize
+from groundup.nn.masks import Plan
+from groundup.nn.norms import build_norm
+from groundup.nn.positions import RotaryPositions
+
+
+class Encoder(nn.Module):
+    """ids (B, T) -> what its head says of them; without a head, (B, T, D) hidden states.
+
+        ids ─ embedding + positions + types ─ [norm] ─ block × L ─ [final_norm] ─ [head]
+
+    Its blocks are the decoder's; every token sees all others, left and right. BERT and ModernBERT's
+    shape are configs of this class (`groundup.models.encoder_config`).
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, norm = config.width, config.norm
+        self.embedding = nn.Embedding(config.vocab_size, width)
+        self.position_embedding = None
+        self.rotary = None
+        if config.positions.kind == "learned":
+            self.position_embedding = nn.Embedding(config.context_length, width)
+        elif config.positions.kind == "rope":
+            self.rotary = RotaryPositions(
+                config.attention.head_width, config.context_length, config.positions
+            )
+        self.type_embedding = nn.Embedding(config.num_types, width) if config.num_types else None
+        self.embedding_norm = build_norm(norm, width) if config.embedding_norm else None
+        deepnorm = norm.placement == "deepnorm"
+        scale = deepnorm_stream_scale(config.num_layers) if deepnorm else 1.0
+        self.blocks = nn.ModuleList(
+            Block(width, config.attention, config.feed_forward, norm, scale)
+            for _ in range(config.num_layers)
+        )
+        self.final_norm = None if norm.ends_blocks else build_norm(norm, width)
+        self.pooler = nn.Linear(width, width) if config.pooler else None
+        self.head = build_head(config) if config.head is not None else None
+        self.initialize()
+
+    def forward(
+        self, ids: Tensor, visible: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """ids (B, T) -> the head's output, see `HeadConfig`; arguments as for `hidden`."""
+        hidden = self.hidden(ids, visible, types)
+        if isinstance(self.head, MaskedHead):
+            return self.head(hidden, self.embedding.weight)
+        if self.config.head is not None and self.config.head.kind == "sequence":
+            hidden = self.summary(hidden, visible)
+        return self.head(hidden) if self.head is not None else hidden
+
+    def hidden(
+        self, ids: Tensor, visible: Tensor | None = None, types: Tensor | None = None
+    ) -> Tensor:
+        """ids (B, T) -> (B, T, D) after the last block.
+
+        `visible` (B, T) is False at padding, which then changes nothing at any other position.
+        `types` (B, T) says which kind of text each token is from; 0 everywhere when left out.
+        """
+        self._check_length(ids.shape[1])
+        x = self._embed(ids, types)
+        mask = Plan(False, None if visible is None else visible[:, None, None, :])
+        rotation = self.rotary(0, ids.shape[1]) if self.rotary is not None else None
+        for block in self.blocks:
+            x = block(x, mask, rotation)
+        return self.final_norm(x) if self.final_norm is not None else x
+
+    def summary(self, hidden: Tensor, visible: Tensor | None = None) -> Tensor:
+        """(B, T, D) -> (B, D): the vector that stands for each text, through the pooler if any."""
+        pooled = pool(hidden, visible, self.config.pooling)
+        return torch.tanh(self.pooler(pooled)) if self.pooler is not None else pooled
+
+    def initialize(self) -> None:
+        """Draw all weights anew from torch's generator; see the table in `groundup.nn.init`."""
+        config = self.config
+        initialize(self, config.init_std, config.num_layers, config.norm.placement)
+        if isinstance(self.head, MaskedHead):
+            nn.init.zeros_(self.head.bias)
+
+    def num_parameters(self) -> int:
+        """Numbers the model learns; a tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def _embed(self, ids: Tensor, types: Tensor | None) -> Tensor:
+        require(
+            types is None or self.type_embedding is not None,
+            "The model tells no types of text apart (num_types is 0); leave `types` out.",
+        )
+        x = self.embedding(ids)
+        if self.position_embedding is not None:
+            x = x + self.position_embedding.weight[: ids.shape[1]]
+        if self.type_embedding is not None:
+            x = x + (self.type_embedding.weight[0] if types is None else self.type_embedding(types))
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
+        dropout = self.config.embedding_dropout
+        return F.dropout(x, dropout, self.training) if dropout else x
+
+    def _check_length(self, length: int) -> None:
+        limit = self.config.context_length
+        require(
+            length <= limit or self.config.positions.kind == "none",
+            f"The sequence is {length} tokens long, but the model's context_length is {limit}. "
+            "Shorten it.",
+        )
+
+
+def pool(hidden: Tensor, visible: Tensor | None, pooling: Pooling) -> Tensor:
+    """(B, T, D), (B, T) or None -> (B, D): the first token's vector, or the visible ones' mean."""
+    if pooling == "first":
+        return hidden[:, 0]
+    if visible is None:
+        return hidden.mean(dim=1)
+    weights = visible[:, :, None].to(hidden.dtype)
+    return (hidden * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
+
+
+def build_head(config: EncoderConfig) -> MaskedHead | ClassHead:
+    """The head a config names."""
+    assert config.head is not None
+    return MaskedHead(config) if config.head.kind == "masked" else ClassHead(config, config.head)
+
+
+class MaskedHead(nn.Module):
+    """(B, T, D) -> (B, T, V): which token stands at each position, by the embedding's own matrix.
+
+    logits = norm(activation(dense(x))) · embeddingᵀ + bias. Devlin et al. 2018, arXiv:1810.04805.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.width, config.width)
+        self.activation = ACTIVATIONS[config.feed_forward.activation]
+        self.norm = build_norm(config.norm, config.width)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        return F.linear(self.norm(self.activation(self.dense(hidden))), embedding, self.bias)
+
+
+class ClassHead(nn.Module):
+    """(..., D) -> (..., num_classes): a linear layer, for texts or for tokens."""
+
+    def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
+        super().__init__()
+        self.classifier = nn.Linear(config.width, head.num_classes)
+        self.dropout = head.dropout
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.classifier(F.dropout(hidden, self.dropout, self.training))

@@ -1,0 +1,173 @@
+"""The encoder's config and its presets BERT, MiniLM and ModernBERT; importable without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from groundup.config import require
+from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig, PositionsConfig
+
+Pooling = Literal["first", "mean"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadConfig:
+    """What an encoder says about the tokens it has read.
+
+    | kind     | output                 | loss over                                         |
+    |----------|------------------------|---------------------------------------------------|
+    | masked   | (B, T, V) logits       | the positions that were hidden from it            |
+    | sequence | (B, num_classes)       | whole texts: spam or not, a topic                 |
+    | token    | (B, T, num_classes)    | every token: names, parts of speech               |
+    """
+
+    kind: Literal["masked", "sequence", "token"]
+    num_classes: int = 0
+    """Of a text or a token; 0 for "masked", whose classes are the vocabulary."""
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        require(
+            (self.num_classes == 0) == (self.kind == "masked") and self.num_classes >= 0,
+            f"head.num_classes is {self.num_classes}: a {self.kind!r} head needs "
+            + ("0, its classes are the vocabulary." if self.kind == "masked" else "1 or more."),
+        )
+        require(
+            0 <= self.dropout < 1,
+            f"head.dropout should be at least 0 and below 1, but is {self.dropout}.",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """An encoder-only transformer: embedding, `num_layers` blocks that see both ways, head."""
+
+    vocab_size: int
+    width: int
+    num_layers: int
+    context_length: int
+    """Longest sequence the model has positions for."""
+    attention: AttentionConfig
+    feed_forward: FeedForwardConfig
+    positions: PositionsConfig = field(default_factory=lambda: PositionsConfig(kind="learned"))
+    norm: NormConfig = field(
+        default_factory=lambda: NormConfig(kind="layernorm", eps=1e-12, placement="post")
+    )
+    num_types: int = 0
+    """Kinds of text a token can be from, such as question and answer; 0 for no such embedding."""
+    embedding_norm: bool = True
+    """Normalise the sum of the embeddings before the first block."""
+    pooler: bool = False
+    """A dense layer with tanh on the vector that stands for a text."""
+    pooling: Pooling = "first"
+    """The vector that stands for a text: its first token's, or the mean over all of them."""
+    head: HeadConfig | None = None
+    embedding_dropout: float = 0.0
+    init_std: float = 0.02
+
+    def __post_init__(self) -> None:
+        for name in ("vocab_size", "width", "num_layers", "context_length"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} should be at least 1, but is {value}.")
+        require(self.num_types >= 0, f"num_types should be at least 0, but is {self.num_types}.")
+        require(
+            self.pooling in ("first", "mean"),
+            f"pooling should be 'first' or 'mean', but is {self.pooling!r}.",
+        )
+        require(
+            0 <= self.embedding_dropout < 1,
+            f"embedding_dropout should be at least 0 and below 1, but is {self.embedding_dropout}.",
+        )
+        require(self.init_std > 0, f"init_std should be above 0, but is {self.init_std}.")
+        require(
+            self.positions.kind != "rope" or self.attention.head_width % 2 == 0,
+            f"attention.head_width {self.attention.head_width} is odd, but rotary positions turn "
+            "channels in pairs.",
+        )
+
+
+def bert(
+    *,
+    vocab_size: int = 30522,
+    width: int = 768,
+    num_layers: int = 12,
+    num_heads: int = 12,
+    context_length: int = 512,
+    feed_forward_width: int | None = None,
+    num_types: int = 2,
+    head: HeadConfig | None = None,
+    dropout: float = 0.0,
+) -> EncoderConfig:
+    """Post-norm LayerNorm, learned positions, GELU, biases. Devlin et al. 2018, arXiv:1810.04805.
+
+    The default shape is BERT-base's. The original trained with dropout 0.1.
+    """
+    require(width % num_heads == 0, f"width {width} does not divide into {num_heads} heads.")
+    return EncoderConfig(
+        vocab_size=vocab_size,
+        width=width,
+        num_layers=num_layers,
+        context_length=context_length,
+        attention=AttentionConfig(
+            num_heads=num_heads,
+            num_kv_heads=num_heads,
+            head_width=width // num_heads,
+            qkv_bias=True,
+            out_bias=True,
+            dropout=dropout,
+            out_dropout=dropout,
+        ),
+        feed_forward=FeedForwardConfig(
+            kind="plain",
+            activation="gelu",
+            width=feed_forward_width or 4 * width,
+            bias=True,
+            dropout=dropout,
+        ),
+        num_types=num_types,
+        # A masked or token head reads every position and never the one vector of the text.
+        pooler=head is None or head.kind == "sequence",
+        head=head,
+        embedding_dropout=dropout,
+    )
+
+
+def minilm(*, vocab_size: int = 30522, head: HeadConfig | None = None) -> EncoderConfig:
+    """BERT's shape, 6 layers of width 384. Wang et al. 2020, arXiv:2002.10957."""
+    return bert(vocab_size=vocab_size, width=384, num_layers=6, num_heads=12, head=head)
+
+
+def modernbert(
+    *,
+    vocab_size: int = 50368,
+    width: int = 768,
+    num_layers: int = 22,
+    num_heads: int = 12,
+    context_length: int = 8192,
+    feed_forward_width: int | None = None,
+    theta: float = 160_000.0,
+    head: HeadConfig | None = None,
+) -> EncoderConfig:
+    """Pre-norm, RoPE, GeGLU, no biases in the blocks. Warner et al. 2024, arXiv:2412.13663.
+
+    Of that shape only: every layer sees the whole text here, where two in three of theirs see 128
+    tokens around each, and our LayerNorms have a bias.
+    """
+    require(width % num_heads == 0, f"width {width} does not divide into {num_heads} heads.")
+    return EncoderConfig(
+        vocab_size=vocab_size,
+        width=width,
+        num_layers=num_layers,
+        context_length=context_length,
+        attention=AttentionConfig(
+            num_heads=num_heads, num_kv_heads=num_heads, head_width=width // num_heads
+        ),
+        feed_forward=FeedForwardConfig(
+            kind="gated", activation="gelu", width=feed_forward_width or 3 * width // 2
+        ),
+        positions=PositionsConfig(kind="rope", theta=theta),
+        norm=NormConfig(kind="layernorm", eps=1e-5, placement="pre"),
+        pooling="mean",
+        head=head,
+    )
