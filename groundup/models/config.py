@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from groundup.config import require
 from groundup.nn.config import (
     AttentionConfig,
+    ExpertsConfig,
     FeedForwardConfig,
     NormConfig,
     PositionsConfig,
@@ -16,6 +17,7 @@ from groundup.nn.config import (
 __all__ = [
     "AttentionConfig",
     "DecoderConfig",
+    "ExpertsConfig",
     "FeedForwardConfig",
     "NormConfig",
     "PositionsConfig",
@@ -65,11 +67,18 @@ def num_matmul_weights(config: DecoderConfig) -> int:
     """N: the weights every token is multiplied with. The head counts, a table looked up does not.
 
     Per layer D·(H + 2·K)·E for queries, keys and values, H·E·D for the output, 3·D·F when gated
-    or 2·D·F when plain; once V·D for the head, tied or not.
+    or 2·D·F when plain; once V·D for the head, tied or not. With experts F is what one token passes
+    through, and the router adds D·X.
     """
     heads, network, width = config.attention, config.feed_forward, config.width
     projections = 2 * (heads.num_heads + heads.num_kv_heads) * heads.head_width * width
-    feed_forward = (3 if network.kind == "gated" else 2) * width * network.width
+    experts = network.experts
+    passed = network.width if experts is None else experts.top_k * network.width
+    router = 0
+    if experts is not None:
+        passed += experts.shared_width
+        router = width * experts.num_experts
+    feed_forward = (3 if network.kind == "gated" else 2) * width * passed + router
     return config.num_layers * (projections + feed_forward) + config.vocab_size * width
 
 

@@ -33,6 +33,8 @@ class AttentionConfig:
     out_bias: bool = False
     qk_norm: bool = False
     """RMSNorm over each query's and key's head width, before RoPE (as Qwen3 does)."""
+    scale: float | None = None
+    """What scores are multiplied by; 1/√head_width when left out. T5 has 1."""
     dropout: float = 0.0
     """Probability of dropping an attention weight."""
     out_dropout: float = 0.0
@@ -41,6 +43,11 @@ class AttentionConfig:
     def __post_init__(self) -> None:
         _at_least_one("attention", self, "num_heads", "num_kv_heads", "head_width")
         _probability("attention", self, "dropout", "out_dropout")
+        require(
+            self.scale is None or self.scale > 0,
+            f"attention.scale should be above 0, but is {self.scale}; leave it out for "
+            "1/√head_width.",
+        )
         require(
             self.num_heads % self.num_kv_heads == 0,
             f"attention.num_kv_heads {self.num_kv_heads} does not divide attention.num_heads "
@@ -131,8 +138,59 @@ class PositionsConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExpertsConfig:
+    """Each token passes through those `top_k` of `num_experts` networks that a router scores most.
+
+    | balance | keeps the experts equally busy by                               | source           |
+    |---------|-----------------------------------------------------------------|------------------|
+    | loss    | a loss term, `loss_weight` · X · Σ share of tokens · mean score | arXiv:2101.03961 |
+    | bias    | a bias on the choice alone, `bias_rate` up or down each step    | arXiv:2408.15664 |
+    | none    | nothing                                                         |                  |
+    """
+
+    num_experts: int
+    top_k: int
+    score: Literal["softmax", "sigmoid"] = "softmax"
+    """Over all experts, or each expert by itself (as DeepSeek-V3 does)."""
+    normalize: bool = True
+    """Divide the chosen experts' scores by their sum, so that they weigh 1 together."""
+    scale: float = 1.0
+    """What the routed output is multiplied by."""
+    balance: Literal["loss", "bias", "none"] = "loss"
+    loss_weight: float = 0.01
+    bias_rate: float = 0.001
+    capacity_factor: float | None = None
+    """In training, an expert takes at most this many times its equal share; None drops nothing."""
+    shared_width: int = 0
+    """Width of a network that every token passes through beside its experts; 0 for none."""
+
+    def __post_init__(self) -> None:
+        where = "feed_forward.experts"
+        _at_least_one(where, self, "num_experts", "top_k")
+        _choice(f"{where}.score", self.score, ("softmax", "sigmoid"))
+        _choice(f"{where}.balance", self.balance, ("loss", "bias", "none"))
+        require(
+            self.top_k <= self.num_experts,
+            f"{where}.top_k {self.top_k} is more than {where}.num_experts {self.num_experts}.",
+        )
+        capacity = self.capacity_factor
+        require(
+            capacity is None or capacity > 0,
+            f"{where}.capacity_factor should be above 0, but is {capacity}; leave it out to let "
+            "every expert take what is routed to it.",
+        )
+        for name in ("shared_width", "loss_weight", "bias_rate"):
+            value = getattr(self, name)
+            require(value >= 0, f"{where}.{name} should be at least 0, but is {value}.")
+        require(self.scale > 0, f"{where}.scale should be above 0, but is {self.scale}.")
+
+
+@dataclass(frozen=True, kw_only=True)
 class FeedForwardConfig:
-    """The position-wise network: `gated` (SwiGLU and friends) or `plain` (two layers)."""
+    """The position-wise network: `gated` (SwiGLU and friends) or `plain` (two layers).
+
+    With `experts` there are several of it, each of `width`, and a token passes through a few.
+    """
 
     kind: Literal["gated", "plain"] = "gated"
     activation: Activation = "silu"
@@ -140,12 +198,17 @@ class FeedForwardConfig:
     bias: bool = False
     dropout: float = 0.0
     """Probability of dropping an output value before it joins the residual stream."""
+    experts: ExpertsConfig | None = None
 
     def __post_init__(self) -> None:
         _choice("feed_forward.kind", self.kind, ("gated", "plain"))
         _choice("feed_forward.activation", self.activation, _ACTIVATIONS)
         _at_least_one("feed_forward", self, "width")
         _probability("feed_forward", self, "dropout")
+        require(
+            self.experts is None or not self.bias,
+            "feed_forward.bias is not available with feed_forward.experts; set it to false.",
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
