@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # The order in which text becomes a chat, which is also the order to read the folders in.
 FOLDERS = (
-    "", "text", "data", "nn", "models", "optim", "parallel", "train", "tune", "infer", "eval",
+    "", "text", "data", "nn", "models", "models/adapters", "optim", "parallel", "train", "tune", "infer", "eval",
     "viz", "inspect", "pipeline", "pipeline/stages", "serve", "scratch",
 )  # fmt: skip
 WIDTH = 75

@@ -1,0 +1,1 @@
+"""One file per model family that Hugging Face knows: its `config.json` and tensors ↔ ours."""

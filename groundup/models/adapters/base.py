@@ -1,0 +1,95 @@
+"""What an adapter is, and the helpers adapters share: names of modules, fields of a config.json."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from groundup.config import UserError, did_you_mean, require
+from groundup.models.config import DecoderConfig
+
+TO_HF_ACTIVATION = {
+    **{name: name for name in ("silu", "gelu", "relu", "relu2")},
+    "gelu_tanh": "gelu_pytorch_tanh",
+}
+_FROM_HF_ACTIVATION = {
+    **{theirs: ours for ours, theirs in TO_HF_ACTIVATION.items()},
+    "gelu_new": "gelu_tanh",
+    "swish": "silu",
+}
+
+
+class Adapter(ABC):
+    """One family of transformers. Everything works on plain dictionaries, in both directions."""
+
+    model_type: ClassVar[str]
+    architecture: ClassVar[str]
+    names: ClassVar[Mapping[str, str]]
+    """Our modules -> theirs; those of a block are named from the block on."""
+
+    @abstractmethod
+    def needs(self, config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
+        """Field -> (its value, the only value this family can express)."""
+
+    @abstractmethod
+    def fields(self, config: DecoderConfig) -> dict[str, Any]:
+        """The family's own fields of `config.json`."""
+
+    @abstractmethod
+    def read(self, data: Mapping[str, Any]) -> DecoderConfig:
+        """Our config from a parsed `config.json`. Raises UserError naming what cannot be."""
+
+    def to_state(self, config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Our state dict under the family's names and in its layouts."""
+        return {rename(name, self.names): tensor for name, tensor in state.items()}
+
+    def from_state(self, config: DecoderConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse of `to_state`. Raises UserError naming a key that no model of it has."""
+        names = {theirs: ours for ours, theirs in self.names.items()}
+        return {rename(name, names): tensor for name, tensor in theirs.items()}
+
+    def full_name(self, name: str) -> str:
+        """A tensor's name with a prefix that some published files lack."""
+        return name
+
+
+def rename(name: str, names: Mapping[str, str]) -> str:
+    """Translate `stack.index.module.leaf` or `module.leaf`, module by module."""
+    module, _, leaf = name.rpartition(".")
+    parts = module.split(".")
+    index = next((i for i, part in enumerate(parts) if part.isdecimal()), None)
+    stems = [module] if index is None else [".".join(parts[:index]), ".".join(parts[index + 1 :])]
+    for stem in stems:
+        require(stem in names, f"The weights hold an unexpected tensor '{name}'.")
+    if index is None:
+        return f"{names[module]}.{leaf}"
+    return f"{names[stems[0]]}.{parts[index]}.{names[stems[1]]}.{leaf}"
+
+
+def whole_number(data: Mapping[str, Any], field: str) -> int:
+    """A field that has to be an integer. Raises UserError naming it when it is not."""
+    value = data.get(field)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise UserError(f"config.json: {field} should be a whole number, but is {value!r}.")
+    return value
+
+
+def only(data: Mapping[str, Any], field: str, *allowed: Any) -> None:
+    """Refuse a field whose value is none of the allowed ones."""
+    value = data.get(field)
+    require(
+        value in allowed,
+        f"config.json: {field} = {value!r} is not supported (only {allowed[0]!r} is).",
+    )
+
+
+def activation(data: Mapping[str, Any], field: str, default: str) -> Any:
+    """Our name of the activation a field names."""
+    name = data.get(field, default)
+    if name not in _FROM_HF_ACTIVATION:
+        hint = did_you_mean(str(name), _FROM_HF_ACTIVATION)
+        raise UserError(f"config.json: {field} = {name!r} is not supported.{hint}")
+    return _FROM_HF_ACTIVATION[name]
