@@ -1,8 +1,9 @@
-"""Self-attention: multi-head, grouped-query and multi-query in one class, and its naive oracle."""
+"""Attention: self and cross; multi-head, grouped-query and multi-query; and its naive oracle."""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,25 +16,39 @@ from groundup.nn.norms import RMSNorm
 from groundup.nn.positions import Rotation, rotate
 
 
+class Memory(NamedTuple):
+    """What a cross-attention reads, computed once per sequence: (B, K, S, E) each."""
+
+    keys: Tensor
+    values: Tensor
+
+
 class Attention(nn.Module):
     """(B, T, D) -> (B, T, D): every head averages the values it finds by query·key similarity.
 
         D ─┬─ query ─ (B, T, H, E) ─ [norm] ─ [rotate] ─┐
-           ├─ key ─── (B, T, K, E) ─ [norm] ─ [rotate] ─┼─ softmax(q·k / √E) · v ─ out ─ D
+           ├─ key ─── (B, T, K, E) ─ [norm] ─ [rotate] ─┼─ softmax(q·k / √E + bias) · v ─ out ─ D
            └─ value ─ (B, T, K, E) ─────────────────────┘
 
-    With K < H key/value heads, each serves H/K neighbouring query heads.
+    With K < H key/value heads, each serves H/K neighbouring query heads. Which keys a query sees,
+    and the bias, are the plan's: causal, bidirectional or any other (`groundup.nn.masks.plan`).
+
+    Cross-attention takes keys and values from another sequence, of `memory_width`: `remember` it
+    once, then pass the result as `memory` at every step.
     Vaswani et al. 2017, arXiv:1706.03762; QK-norm: Henry et al. 2020, arXiv:2010.04245.
     """
 
-    def __init__(self, width: int, config: AttentionConfig, norm: NormConfig) -> None:
+    def __init__(
+        self, width: int, config: AttentionConfig, norm: NormConfig, memory_width: int | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         query_width = config.num_heads * config.head_width
         key_width = config.num_kv_heads * config.head_width
+        source = width if memory_width is None else memory_width
         self.query = nn.Linear(width, query_width, bias=config.qkv_bias)
-        self.key = nn.Linear(width, key_width, bias=config.qkv_bias)
-        self.value = nn.Linear(width, key_width, bias=config.qkv_bias)
+        self.key = nn.Linear(source, key_width, bias=config.qkv_bias)
+        self.value = nn.Linear(source, key_width, bias=config.qkv_bias)
         self.out = nn.Linear(query_width, width, bias=config.out_bias)
         self.query_norm = RMSNorm(config.head_width, norm.eps) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_width, norm.eps) if config.qk_norm else None
@@ -44,51 +59,85 @@ class Attention(nn.Module):
         mask: Plan,
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
+        memory: Memory | None = None,
     ) -> Tensor:
+        """Self-attention, through a cache or not; cross-attention where there is a `memory`."""
         config = self.config
         query = self.query(x).unflatten(-1, (config.num_heads, config.head_width))
-        key = self.key(x).unflatten(-1, (config.num_kv_heads, config.head_width))
-        value = self.value(x).unflatten(-1, (config.num_kv_heads, config.head_width))
-        if self.query_norm is not None and self.key_norm is not None:
-            query, key = self.query_norm(query), self.key_norm(key)
+        if self.query_norm is not None:
+            query = self.query_norm(query)
         if rotation is not None:
-            query, key = rotate(query, rotation), rotate(key, rotation)
-        query, key, value = (t.transpose(1, 2) for t in (query, key, value))  # (B, heads, T, E)
-        if cache is not None:
-            key, value = cache.append(key, value)
+            query = rotate(query, rotation)
+        if memory is None:
+            memory = self.remember(x, rotation)
+            if cache is not None:
+                memory = Memory(*cache.append(*memory))
+        else:
+            assert cache is None and rotation is None, "a memory has its own keys and no positions"
         dropout = config.dropout if self.training else 0.0
-        mixed = attend(query, key, value, mask, dropout)  # (B, H, T, E)
+        mixed = attend(query.transpose(1, 2), *memory, mask, dropout, config.scale)  # (B, H, T, E)
         y = self.out(mixed.transpose(1, 2).flatten(2))
         return F.dropout(y, config.out_dropout, self.training) if config.out_dropout else y
 
+    def remember(self, source: Tensor, rotation: Rotation | None = None) -> Memory:
+        """(B, S, memory width) -> keys and values, (B, K, S, E) each."""
+        config = self.config
+        key = self.key(source).unflatten(-1, (config.num_kv_heads, config.head_width))
+        value = self.value(source).unflatten(-1, (config.num_kv_heads, config.head_width))
+        if self.key_norm is not None:
+            key = self.key_norm(key)
+        if rotation is not None:
+            key = rotate(key, rotation)
+        return Memory(key.transpose(1, 2), value.transpose(1, 2))
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Plan, dropout: float = 0.0) -> Tensor:
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Plan,
+    dropout: float = 0.0,
+    scale: float | None = None,
+) -> Tensor:
     """(B, H, T, E), (B, K, S, E), (B, K, S, E) -> (B, H, T, E) by torch's fused kernel.
 
-    A query that may see nothing gets zeros.
+    Scores are multiplied by `scale`, 1/√E when left out. A query that may see nothing gets zeros.
     """
+    dense = mask.dense
+    if dense is not None and dense.is_floating_point():
+        dense = dense.to(query.dtype)
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=mask.dense,
+        attn_mask=dense,
         dropout_p=dropout,
         is_causal=mask.is_causal,
+        scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
     )
 
 
 def naive_attention(
-    query: Tensor, key: Tensor, value: Tensor, visible: Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor,
+    bias: Tensor | None = None,
+    scale: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """(B, H, T, E), (B, K, S, E), (B, K, S, E) -> (B, H, T, E) and weights (B, H, T, S).
 
     The formula as written, softmax in fp32: the oracle `attend` is tested against, and the way to
-    look at attention weights. `visible` is a bool mask broadcastable to (B, H, T, S).
+    look at attention weights. `visible` is a bool mask broadcastable to (B, H, T, S), `bias` what
+    is added to the scores, as broadcastable.
     """
     group = query.shape[1] // key.shape[1]
     key, value = key.repeat_interleave(group, dim=1), value.repeat_interleave(group, dim=1)
-    scores = query.float() @ key.float().transpose(-2, -1) / math.sqrt(query.shape[-1])
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    scores = query.float() @ key.float().transpose(-2, -1) * scale
+    if bias is not None:
+        scores = scores + bias
     weights = torch.softmax(scores.masked_fill(~visible, -math.inf), dim=-1)
     # A row of only -inf comes out of softmax as NaN; a query that sees nothing averages nothing.
     weights = weights.masked_fill(~visible, 0.0)
