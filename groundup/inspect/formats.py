@@ -222,7 +222,7 @@ def _draw_gradients(axes: Axes) -> None:
     places = {
         "bf16": (0.2, 0.02),
         "fp16": (2.8, 0.42),
-        "fp8 e5m2": (2.2, 0.7),
+        "fp8 e5m2": (11.4, 0.34),
         "fp8 e4m3": (17, 0.5),
     }
     for name, (x, y) in places.items():
@@ -233,4 +233,4 @@ def _draw_gradients(axes: Axes) -> None:
 
 
 def _label(axes: Axes, x: float, y: float, name: str, va: str) -> None:
-    axes.text(x, y, name, color=COLOURS[name], fontsize=8.5, va=va)
+    axes.text(x, y, name.removeprefix("fp8 "), color=COLOURS[name], fontsize=8.5, va=va)

@@ -218,9 +218,10 @@ def _logged(run: Run, stage: str) -> dict[str, Any]:
     rows = [row for row in run.log.rows() if row.get("stage") == stage and "loss" in row]
     tail = [row["loss"] for row in rows[-max(1, len(rows) // 10) :] if row["loss"] is not None]
     results: dict[str, Any] = {"train_loss": round(sum(tail) / len(tail), 5) if tail else None}
-    if rows:
-        results["peak_memory_mb"] = max(row["peak_memory_mb"] for row in rows)
+    timed = [row for row in rows if "split" in row]  # an older version began some runs
+    if timed:
+        results["peak_memory_mb"] = max(row["peak_memory_mb"] for row in timed)
         results["split"] = {
-            part: round(statistics.median(row["split"][part] for row in rows), 6) for part in PARTS
+            part: round(statistics.median(row["split"][part] for row in timed), 6) for part in PARTS
         }
     return results

@@ -57,7 +57,7 @@ def start(recipe: Path, run: Path, kill: tuple[str, int, float] = ("", 0, 0.0)) 
 
 def curve(run: Path) -> list[tuple[Any, ...]]:
     """What a step computed, without what the clock measured."""
-    timed = ("seconds", "tokens_per_second", "mfu")
+    timed = ("seconds", "tokens_per_second", "mfu", "split", "peak_memory_mb")
     rows = JsonLog(run / "log.jsonl").rows()
     return [tuple((k, v) for k, v in row.items() if k not in timed) for row in rows]
 

@@ -62,6 +62,7 @@ def test_the_report_keeps_its_contract(tiny_run: Path) -> None:
         figures = stages[name]
         for key in ("seconds", "tokens", "tokens_per_second", "mfu", "train_loss", "val_loss"):
             assert figures[key] > 0, (name, key)
+        assert figures["peak_memory_mb"] > 10 and min(figures["split"].values()) > 0
     assert report["chats"][0][0] == {"role": "user", "content": "Hi!"}
     assert report["chats"][0][1]["role"] == "assistant"
     assert report["config"]["pretrain"]["steps"] == 5
@@ -124,6 +125,19 @@ def test_running_again_skips_everything(
     assert all(path.stat().st_mtime_ns == time for path, time in before.items())
     assert (tiny_run / "log.jsonl").read_bytes() == log
     assert read_json(tiny_run / "report.json")["val_bpb"] == val_bpb
+
+
+def test_deleted_shards_are_made_again(
+    tiny_run: Path, tiny_recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # What a damaged file's message asks for: "Delete the folder to make it again."
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    gone = next((run / "shards").glob("0-*-train"))
+    before = {file.name: file.read_bytes() for file in gone.iterdir()}
+    shutil.rmtree(gone)
+    main(["speedrun", str(tiny_recipe), "--run", str(run)])
+    assert capsys.readouterr().err.count("(unchanged)") == 5
+    assert {file.name: file.read_bytes() for file in gone.iterdir()} == before
 
 
 def test_how_the_work_is_done_may_change_without_doing_it_again(
