@@ -28,7 +28,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of "bpe", "char", "word", "byte"."""
+        """One of "bpe", "char", "word", "byte", "wordpiece"."""
         ...
 
     @property
@@ -92,12 +92,16 @@ def opening(tokenizer: Tokenizer) -> list[int]:
 
 
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer in `folder`, ours or another byte-level one in the tokenizer.json format.
+    """The tokenizer in `folder`: ours, another byte-level one in the tokenizer.json format, or
+    BERT's WordPiece.
 
     Raises UserError when tokenizer.json is missing, broken, or of a sort we cannot reproduce.
     """
     from groundup.text.store import read_vocabulary
+    from groundup.text.wordpiece import read_wordpiece
 
+    if wordpiece := read_wordpiece(folder):
+        return wordpiece
     return from_vocabulary(read_vocabulary(Path(folder)))
 
 

@@ -7,15 +7,15 @@ import torch
 import transformers
 
 from groundup.config import UserError
-from groundup.models.encoder import Encoder
-from groundup.models.encoder_config import EncoderConfig, HeadConfig, bert, modernbert
-from groundup.models.huggingface_bert import (
+from groundup.models.adapters.bert import (
     drop_redundant,
     from_hf_config,
     from_hf_state,
     to_hf_config,
     to_hf_state,
 )
+from groundup.models.encoder import Encoder
+from groundup.models.encoder_config import EncoderConfig, HeadConfig, bert, modernbert
 
 VOCABULARY, LENGTH = 131, 37
 HEADS = {

@@ -1,4 +1,4 @@
-"""Our encoders' configs and weights ↔ those of Hugging Face's BERT, tensor for tensor.
+"""BERT: the encoder, bare or with one of its heads, tensor for tensor.
 
 One name table serves the bare model and its three heads, which transformers has a class for each.
 A field we cannot express is refused by name.
@@ -12,6 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from groundup.config import UserError, require
+from groundup.models.adapters.base import TO_HF_ACTIVATION, activation, whole_number
 from groundup.models.encoder_config import EncoderConfig, HeadConfig
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig, PositionsConfig
 
@@ -20,11 +21,6 @@ ARCHITECTURES = {
     "masked": "BertForMaskedLM",
     "sequence": "BertForSequenceClassification",
     "token": "BertForTokenClassification",
-}
-_TO_HF_ACTIVATION = {"gelu": "gelu", "gelu_tanh": "gelu_new", "relu": "relu", "silu": "silu"}
-_FROM_HF_ACTIVATION = {
-    **{theirs: ours for ours, theirs in _TO_HF_ACTIVATION.items()},
-    "gelu_pytorch_tanh": "gelu_tanh",
 }
 
 
@@ -40,7 +36,7 @@ def to_hf_config(config: EncoderConfig) -> dict[str, Any]:
         "num_hidden_layers": config.num_layers,
         "num_attention_heads": config.attention.num_heads,
         "intermediate_size": config.feed_forward.width,
-        "hidden_act": _TO_HF_ACTIVATION[config.feed_forward.activation],
+        "hidden_act": TO_HF_ACTIVATION[config.feed_forward.activation],
         "hidden_dropout_prob": config.feed_forward.dropout,
         "attention_probs_dropout_prob": config.attention.dropout,
         "max_position_embeddings": config.context_length,
@@ -77,18 +73,15 @@ def from_hf_config(data: Mapping[str, Any], *, pooler: bool | None = None) -> En
             value == expected,
             f"config.json: {field} = {value!r} is not supported (only {expected!r} is).",
         )
-    width, num_heads = _whole(data, "hidden_size"), _whole(data, "num_attention_heads")
+    width, num_heads = whole_number(data, "hidden_size"), whole_number(data, "num_attention_heads")
     require(width % num_heads == 0, f"config.json: {num_heads} heads do not divide {width}.")
-    activation = data.get("hidden_act", "gelu")
-    if activation not in _FROM_HF_ACTIVATION:
-        raise UserError(f"config.json: hidden_act = {activation!r} is not supported.")
     dropout = float(data.get("hidden_dropout_prob", 0.1))
     head = _head(data, dropout)
     return EncoderConfig(
-        vocab_size=_whole(data, "vocab_size"),
+        vocab_size=whole_number(data, "vocab_size"),
         width=width,
-        num_layers=_whole(data, "num_hidden_layers"),
-        context_length=_whole(data, "max_position_embeddings"),
+        num_layers=whole_number(data, "num_hidden_layers"),
+        context_length=whole_number(data, "max_position_embeddings"),
         attention=AttentionConfig(
             num_heads=num_heads,
             num_kv_heads=num_heads,
@@ -100,8 +93,8 @@ def from_hf_config(data: Mapping[str, Any], *, pooler: bool | None = None) -> En
         ),
         feed_forward=FeedForwardConfig(
             kind="plain",
-            activation=_FROM_HF_ACTIVATION[activation],  # type: ignore[arg-type]
-            width=_whole(data, "intermediate_size"),
+            activation=activation(data, "hidden_act", "gelu"),
+            width=whole_number(data, "intermediate_size"),
             bias=True,
             dropout=dropout,
         ),
@@ -236,20 +229,9 @@ def _check(config: EncoderConfig) -> None:
     if config.head is not None and config.head.kind == "sequence":
         needed |= {"pooler": (config.pooler, True), "pooling": (config.pooling, "first")}
     require(config.num_types >= 1, "BERT needs num_types of at least 1, but it is 0.")
-    require(
-        network.activation in _TO_HF_ACTIVATION,
-        f"BERT has no activation {network.activation!r} in transformers.",
-    )
     for field, (value, expected) in needed.items():
         require(
             value == expected,
             f"transformers has no architecture for this model: bert needs {field} = "
             f"{expected!r}, but it is {value!r}.",
         )
-
-
-def _whole(data: Mapping[str, Any], field: str) -> int:
-    value = data.get(field)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise UserError(f"config.json: {field} should be a whole number, but is {value!r}.")
-    return value
