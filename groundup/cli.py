@@ -93,7 +93,7 @@ class Inspect:
 class View:
     model: str
     messages: str = ""
-    """A JSON file: a list of {"role", "content"}."""
+    """A JSON file: a list of {"role", "content"}, alone or as "messages" like a chat's /save."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,8 +237,10 @@ def view(words: list[str]) -> None:
     tokenizer = load_tokenizer(resolve_model(options.model))
     try:
         messages = json.loads(Path(options.messages).read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{options.messages} is not valid JSON: {error}.") from None
+    if isinstance(messages, dict):  # a line of a .jsonl source, or what /save wrote in a chat
+        messages = messages.get("messages")
     if not isinstance(messages, list):
         raise UserError(f'{options.messages} should hold a list of {{"role", "content"}} objects.')
     print(colour_view(tokenizer, render(tokenizer, messages)))

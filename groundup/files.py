@@ -51,6 +51,7 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
             if file.is_file():
                 with open(file, "rb") as handle:
                     os.fsync(handle.fileno())
+                os.chmod(file, 0o666 & ~_umask())  # some libraries write files for us alone
         os.chmod(temporary, 0o777 & ~_umask())
         if path.exists():
             _exchange(temporary, path)  # the old folder is now the temporary one

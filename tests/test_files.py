@@ -44,10 +44,12 @@ def test_a_new_file_has_ordinary_permissions(tmp_path: Path) -> None:
             file.write("x")
         with atomic_folder(tmp_path / "folder") as folder:
             (folder / "inside").write_text("x")
+            (folder / "inside").chmod(0o600)  # as safetensors does
     finally:
         os.umask(previous)
     assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
     assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+    assert stat.S_IMODE((tmp_path / "folder" / "inside").stat().st_mode) == 0o640
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])

@@ -60,7 +60,8 @@ class Console:
         self._bar.stop()
 
     def headline(self, name: str, policy: str, folder: Path) -> None:
-        self.out.print(f"[bold]groundup[/] · {escape(name)} · {escape(policy)} · {folder}")
+        rest = escape(f"{name} · {policy} · {folder}")
+        self.out.print(f"[bold]groundup[/] · {rest}")
 
     def begin(self, title: str) -> None:
         self.out.print(f"[bold cyan]▸[/] {escape(title)}")
@@ -129,7 +130,7 @@ class Console:
         """The end of a run: where its report is, and how to use its model on such a prompt."""
         name, prompt = shlex.quote(str(folder)), shlex.quote(prompt.strip())
         self.out.print(f"[bold green]Done[/] in {format_seconds(seconds)}.")
-        self.out.print(f"  report   {folder / 'report.html'}")
+        self.say(f"report   {folder / 'report.html'}")
         self.say(f"talk     groundup chat {name}")
         self.say(f"write    groundup generate {name} --prompt {prompt} --max-tokens 200")
 

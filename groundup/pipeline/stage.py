@@ -54,6 +54,8 @@ class Stage:
     """Does it, given the run and the section; returns JSON-able results for the report."""
     outputs: tuple[str, ...] = ()
     """Paths below the run folder that must exist for the stage to count as done."""
+    is_intact: Callable[[Run], bool] | None = None
+    """Asked in addition, where the names of what must exist depend on the run."""
     artifact: str | None = None
     """The model folder it writes, below the run folder. A stage that finds nothing to do says why
     in its results as "skipped"; an earlier recipe's model then goes aside."""
@@ -87,7 +89,8 @@ def walk(run: Run, stages: Sequence[Stage]) -> None:
     fingerprint = ""
     for stage in stages:
         fingerprint = _fingerprint(stage, run, fingerprint)
-        if _is_done(stage, run, fingerprint):
+        # Asked by one: what it looks at may change between two looks.
+        if run.world.share(run.world.is_main and _is_done(stage, run, fingerprint)):
             run.console.skipped(stage.title)
             continue
         _begin(stage, run, fingerprint)
@@ -163,7 +166,9 @@ def _is_done(stage: Stage, run: Run, fingerprint: str) -> bool:
     if stage.artifact and "skipped" not in record["results"]:
         outputs.append(f"{stage.artifact}/model.safetensors")
     outputs_exist = all((run.folder / output).exists() for output in outputs)
-    return record["fingerprint"] == fingerprint and outputs_exist
+    if record["fingerprint"] != fingerprint or not outputs_exist:
+        return False
+    return stage.is_intact is None or stage.is_intact(run)
 
 
 def _begin(stage: Stage, run: Run, fingerprint: str) -> None:

@@ -61,7 +61,9 @@ class TrainingSection:
         )
         require(
             sum(value > 0 for value in (self.minutes, self.epochs, self.steps)) <= 1,
-            "Set only one of minutes, epochs and steps: each says how long the stage trains.",
+            "Set only one of minutes, epochs and steps, and the others to 0, since each says how "
+            f"long the stage trains: here minutes is {self.minutes:g}, epochs {self.epochs:g}, "
+            f"steps {self.steps}.",
         )
         default = OptimizerConfig()
         for name in (

@@ -19,7 +19,7 @@ from rich.markup import escape
 
 from groundup.config import UserError, did_you_mean, from_dict, to_dict
 from groundup.files import read_json, write_json
-from groundup.infer.config import SamplingConfig
+from groundup.infer.config import CHAT_SAMPLING, SamplingConfig
 from groundup.infer.generate import Piece
 from groundup.serve.conversation import Conversation
 from groundup.serve.keyboard import echo_off, enable_line_editing
@@ -210,7 +210,7 @@ class Terminal:
             settings[name] = _parse(name, value.strip())
             self.conversation.sampling = from_dict(SamplingConfig, settings)
             settings = {name: settings[name]}
-        defaults = to_dict(SamplingConfig())
+        defaults = to_dict(CHAT_SAMPLING)
         for key, setting in settings.items():
             default = "" if setting == defaults[key] else f"  (default {_show(defaults[key])})"
             self.note(f"{key:18} {_show(setting)}{default}")

@@ -228,6 +228,8 @@ def test_inspect_view_and_doctor(
     main(["inspect", str(tiny_run)])
     assert "embedding" in capsys.readouterr().out
     path = tmp_path / "chat.json"
-    path.write_text(json.dumps([{"role": "user", "content": "Hello there"}]))
-    main(["view", str(tiny_run), "--messages", str(path)])
-    assert "Hello there" in capsys.readouterr().out
+    messages = [{"role": "user", "content": "Hello there"}]
+    for saved in (messages, {"system": "", "messages": messages}):
+        path.write_text(json.dumps(saved))
+        main(["view", str(tiny_run), "--messages", str(path)])
+        assert "Hello there" in capsys.readouterr().out

@@ -110,6 +110,18 @@ def test_a_missing_output_is_made_again(three: Fixture) -> None:
     assert three.walk() == ["b"]
 
 
+def test_a_stage_may_look_for_its_outputs_itself(three: Fixture) -> None:
+    def is_intact(run: Run) -> bool:
+        return (run.folder / "b.out").exists()
+
+    middle = dataclasses.replace(three.stages[1], outputs=(), is_intact=is_intact)
+    three.stages = (three.stages[0], middle, three.stages[2])
+    assert three.walk() == ["a", "b", "c"]
+    assert three.walk() == []
+    (three.folder / "b.out").unlink()
+    assert three.walk() == ["b"]
+
+
 def test_a_stage_that_always_works(three: Fixture) -> None:
     three.stages = (*three.stages[:2], dataclasses.replace(three.stages[2], every_time=True))
     three.walk()

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from groundup.infer.config import CHAT_SAMPLING
 from groundup.serve import terminal as terminal_module
 from groundup.serve.terminal import Terminal
 
@@ -102,6 +103,13 @@ def test_settings_are_checked_and_kept(make_conversation) -> None:
     talk(conversation, "/set seed none", "/set stop User:")
     assert conversation.sampling.seed is None
     assert conversation.sampling.stop == ("User:",)
+
+
+def test_what_a_chat_starts_with_is_the_default(make_conversation) -> None:
+    conversation = make_conversation()
+    conversation.sampling = CHAT_SAMPLING
+    assert "(default" not in talk(conversation, "/set")
+    assert "(default 0.6)" in talk(conversation, "/set temperature 0.8")
 
 
 def test_unknown_commands_get_a_hint_and_two_slashes_a_reply(make_conversation) -> None:

@@ -53,12 +53,22 @@ def work(run: Run, config: ShardsSection) -> dict[str, Any]:
     return results
 
 
+def is_intact(run: Run) -> bool:
+    """Whether every source still has its shards: where some are damaged, the user is told to delete
+    their folder."""
+    return all(
+        (run.folder / "shards" / f"{source['key']}-{split}").exists()
+        for source in read_index(run.folder)
+        for split in (("train", "heldout") if source["heldout"] else ("train",))
+    )
+
+
 STAGE = Stage(
     name="shards",
     after="tokenizer",
     title="Tokenise",
     section=ShardsSection,
     work=work,
-    outputs=("shards",),
+    is_intact=is_intact,
     ignores=("workers",),
 )
