@@ -17,11 +17,19 @@ from groundup.config import UserError, did_you_mean, require
 from groundup.models.adapters.base import Adapter, only
 from groundup.models.adapters.gpt2 import GPT2Adapter
 from groundup.models.adapters.llama import LlamaAdapter
+from groundup.models.adapters.moe import MixtralAdapter, Qwen3MoeAdapter
 from groundup.models.adapters.qwen3 import Qwen3Adapter
 from groundup.models.config import DecoderConfig
 
 ADAPTERS: dict[str, Adapter] = {
-    adapter.model_type: adapter for adapter in (LlamaAdapter(), Qwen3Adapter(), GPT2Adapter())
+    adapter.model_type: adapter
+    for adapter in (
+        LlamaAdapter(),
+        Qwen3Adapter(),
+        GPT2Adapter(),
+        MixtralAdapter(),
+        Qwen3MoeAdapter(),
+    )
 }
 
 
@@ -89,6 +97,8 @@ def drop_redundant(config: DecoderConfig, theirs: Mapping[str, Any]) -> dict[str
 
 def _closest(config: DecoderConfig) -> str:
     """The family to compare with: the one whose distinguishing mark the config has."""
+    if config.feed_forward.experts is not None:
+        return "qwen3_moe" if config.attention.qk_norm else "mixtral"
     if config.positions.kind == "learned":
         return "gpt2"
     return "qwen3" if config.attention.qk_norm else "llama"

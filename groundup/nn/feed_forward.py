@@ -1,14 +1,16 @@
-"""Position-wise feed-forward networks: gated (SwiGLU and friends) and plain."""
+"""Position-wise feed-forward networks: gated (SwiGLU and friends), plain, and many of either."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.config import FeedForwardConfig
+from groundup.nn.moe import MixtureOfExperts
 
 
 def relu_squared(x: Tensor) -> Tensor:
@@ -27,10 +29,16 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 def build_feed_forward(
     config: FeedForwardConfig, width: int
-) -> GatedFeedForward | PlainFeedForward:
+) -> GatedFeedForward | PlainFeedForward | MixtureOfExperts:
     """The network a config names, for a model of the given width."""
     kinds = {"gated": GatedFeedForward, "plain": PlainFeedForward}
-    return kinds[config.kind](width, config)
+    if config.experts is None:
+        return kinds[config.kind](width, config)
+    shared = None
+    if config.experts.shared_width:
+        alone = replace(config, experts=None, width=config.experts.shared_width, dropout=0.0)
+        shared = kinds[config.kind](width, alone)
+    return MixtureOfExperts(width, config, ACTIVATIONS[config.activation], shared)
 
 
 class GatedFeedForward(nn.Module):

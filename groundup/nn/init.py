@@ -1,11 +1,11 @@
 """How weights start: one table, applied by the role a matrix plays in the block.
 
-| role                               | normal distribution of standard deviation               |
-|------------------------------------|----------------------------------------------------------|
-| embeddings, head, query, key       | std                                                      |
-| value, gate, up                    | std; with deepnorm std · β                               |
-| out, down: these write the stream  | std / √(2L) with norms before; std after; deepnorm std · β |
-| norm scales, all biases            | none: 1, 0                                               |
+| role                                 | normal distribution of standard deviation                 |
+|--------------------------------------|-----------------------------------------------------------|
+| embeddings, head, query, key, scorer | std                                                       |
+| value, gate, up                      | std; with deepnorm std · β                                |
+| out, down: these write the stream    | std / √(2L) with norms before, else std; deepnorm std · β |
+| norm scales, all biases              | none: 1, 0                                                |
 
 L is the number of layers. Where the norms stand before the branches, each of 2L branches adds to
 the stream; scaling their last matrices by 1/√(2L) keeps its variance independent of depth. Radford
@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from groundup.nn.config import NormPlacement
+from groundup.nn.moe import Router, StackedLinear
 from groundup.nn.norms import LayerNorm, RMSNorm
 
 RESIDUAL_WRITERS = ("out", "down")
@@ -37,14 +38,14 @@ def initialize(
     Complete: a model created on the meta device and moved by `to_empty` starts as any other.
     """
     for name, child in module.named_modules():
-        if isinstance(child, nn.Linear):
+        if isinstance(child, (nn.Linear, StackedLinear)):
             scale = _scale(name.rpartition(".")[2], num_layers, placement)
             child.weight.normal_(0.0, std * scale)
         elif isinstance(child, nn.Embedding):
             child.weight.normal_(0.0, std)
         elif isinstance(child, (RMSNorm, LayerNorm)):
             child.weight.fill_(1.0)
-        if isinstance(child, (nn.Linear, LayerNorm)) and child.bias is not None:
+        if isinstance(child, (nn.Linear, LayerNorm, Router)) and child.bias is not None:
             child.bias.zero_()
 
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.data.batch import IGNORE, Batch
+from groundup.nn.moe import auxiliary_loss
 
 
 class NextTokenLoss(nn.Module):
@@ -23,6 +24,9 @@ class NextTokenLoss(nn.Module):
     `(B, T) ids, (B, T) targets, (B, T) documents or None -> ()`. Targets are already shifted: the
     loader pairs each input with the token after it. Positions marked IGNORE add nothing, and a
     batch of nothing but IGNORE gives 0, not NaN.
+
+    Where routers of experts have a balance loss, each target adds its gradient; the value stays the
+    cross-entropy, so that losses of different models compare.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -31,7 +35,11 @@ class NextTokenLoss(nn.Module):
 
     def forward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
         logits = self.model(inputs, documents=documents)
-        return cross_entropy_sum(logits, targets)
+        loss = cross_entropy_sum(logits, targets)
+        balance = auxiliary_loss(self.model) if self.training else None
+        if balance is None:
+            return loss
+        return loss + (balance - balance.detach()) * (targets != IGNORE).sum()
 
 
 def cross_entropy_sum(logits: Tensor, targets: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ from groundup.data.batch import Batch
 from groundup.data.loader import Loader
 from groundup.device import Policy, peak_memory_mb
 from groundup.models.decoder import Decoder
+from groundup.nn.moe import balance_experts
 from groundup.optim.clip import clip_gradients
 from groundup.optim.schedules import set_learning_rates
 from groundup.parallel.apply import gradient_sync, parallelize
@@ -104,7 +105,7 @@ class Trainer:
         self.rows_per_process = _divide(loader.rows_per_step, self.world.size)
         self.micro_rows = _micro_rows(config.micro_rows, self.rows_per_process, loader.length)
 
-    def train_step(self) -> dict[str, float]:
+    def train_step(self) -> dict[str, Any]:
         """One optimizer step on the next global batch; returns its figures."""
         self.meter.start()
         learning_rate = self._set_learning_rate()
@@ -129,7 +130,9 @@ class Trainer:
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self._count(finite)
-        return {"loss": loss_value, "grad_norm": norm.item(), "lr": learning_rate}
+        figures = {"loss": loss_value, "grad_norm": norm.item(), "lr": learning_rate}
+        experts = balance_experts(self.model, self.world.sum)
+        return figures | ({"experts": experts} if experts else {})
 
     def fit(self) -> Progress:
         """Train from the step reached so far (see `resume`) to the end.
@@ -216,7 +219,7 @@ class Trainer:
             f"{self.progress.step}. Lower the learning rate or inspect the data. {where}"
         )
 
-    def _report(self, figures: dict[str, float]) -> None:
+    def _report(self, figures: dict[str, Any]) -> None:
         step, skipped = self.progress.step, self.progress.bad_steps > 0
         if step % self.config.log_every and step != self.total_steps and not skipped:
             return

@@ -13,6 +13,7 @@ import torch
 
 from groundup.data.batch import IGNORE, Batch
 from groundup.device import Policy
+from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
 from groundup.models.presets import qwen3
 from groundup.optim.build import build_optimizer
@@ -102,7 +103,7 @@ def sink() -> MemorySink:
 
 @pytest.fixture
 def make_trainer() -> Maker:
-    """`make_trainer(folder=…, steps=…, seed=…, dropout=…, hooks=…, dtype=…, **train_settings)`:
+    """`make_trainer(folder=…, steps=…, seed=…, dropout=…, hooks=…, model=…, **train_settings)`:
     each call builds new objects, as a new process would."""
 
     def make(
@@ -119,10 +120,11 @@ def make_trainer() -> Maker:
         dtype: str = "float32",
         best: bool = False,
         policy: Policy | None = None,
+        model: DecoderConfig | None = None,
         **settings: Any,
     ) -> Parts:
         torch.manual_seed(seed)
-        shape = qwen3(
+        shape = model or qwen3(
             vocab_size=VOCAB,
             width=24,
             num_layers=2,
@@ -131,15 +133,15 @@ def make_trainer() -> Maker:
             num_kv_heads=1,
             dropout=dropout,
         )
-        model = Decoder(shape)
+        decoder = Decoder(shape)
         optimizer = OptimizerConfig(kind=kind, learning_rate=rate)  # type: ignore[arg-type]
         schedule = ScheduleConfig(kind="wsd", warmup_steps=2)
         sink = MemorySink()
         config = TrainConfig(**{"log_every": 1, "checkpoint_minutes": 1e6, **settings})
         trainer = Trainer(
             stage="test",
-            model=model,
-            optimizer=build_optimizer(model, optimizer),
+            model=decoder,
+            optimizer=build_optimizer(decoder, optimizer),
             schedule=lambda step, total: factor(schedule, step, total),
             loader=loader or RandomLoader(),
             total_steps=steps,
