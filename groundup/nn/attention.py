@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.flex_attention import flex_attention
 
 from groundup.nn.cache import LayerCache
 from groundup.nn.config import AttentionConfig, NormConfig
@@ -103,6 +106,14 @@ def attend(
 
     Scores are multiplied by `scale`, 1/√E when left out. A query that may see nothing gets zeros.
     """
+    if mask.blocks is not None:
+        assert not dropout, "FlexAttention has no dropout"
+        shared = query.shape[1] != key.shape[1]
+        mixed = _flex(query)(
+            query, key, value, block_mask=mask.blocks, scale=scale, enable_gqa=shared
+        )
+        assert isinstance(mixed, Tensor)
+        return mixed
     dense = mask.dense
     if dense is not None and dense.is_floating_point():
         dense = dense.to(query.dtype)
@@ -142,3 +153,13 @@ def naive_attention(
     # A row of only -inf comes out of softmax as NaN; a query that sees nothing averages nothing.
     weights = weights.masked_fill(~visible, 0.0)
     return (weights @ value.float()).to(query.dtype), weights
+
+
+def _flex(query: Tensor) -> Callable[..., Any]:
+    """FlexAttention: a kernel is generated where there is one to gain, on a GPU."""
+    return _compiled_flex() if query.is_cuda else flex_attention
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., Any]:
+    return torch.compile(flex_attention)

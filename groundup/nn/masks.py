@@ -1,54 +1,125 @@
-"""Which key a query may see: small rules, joined with `&`, and one dispatcher to the fast path.
+"""Which key a query may see: small rules, joined with `&` and `|`, and one dispatcher to a kernel.
 
 A rule answers for any pair of positions; queries are the last T of the S known positions, so a
 rule means the same with and without a cache. `plan` turns a rule into what
 `scaled_dot_product_attention` runs fastest: nothing, its `is_causal` flag, or a dense mask.
+
+| who sees what                                 | rule                                           |
+|-----------------------------------------------|------------------------------------------------|
+| a decoder                                     | `Causal()`                                     |
+| an encoder; with short rows filled up         | `Everything()`; `Padding(lengths)`             |
+| Mistral, arXiv:2310.06825                     | `Causal() & Window(4096)`                      |
+| StreamingLLM, arXiv:2309.17453                | `Causal() & (Window(1024) | Sinks(4))`         |
+| prefix-LM, arXiv:1910.10683                   | `Causal() | Prefix(n)`                         |
+| several documents in a row                    | `Causal() & Document(numbers)`                 |
+| Longformer, BigBird, Sparse Transformer       | see `groundup.nn.sparse_masks`                 |
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+
+from groundup.config import require
 
 
 class Rule:
-    """A boolean function of (query position, key position); `a & b` allows what both allow."""
+    """A boolean function of two positions; `a & b` allows what both do, `a | b` what either does.
 
-    def allows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """(T, 1), (1, S) absolute positions -> bool, broadcastable to (B, T, S). True = visible."""
+    Positions and batch indices are integer tensors that broadcast: (T, 1), (1, S) and (B, 1, 1)
+    for a dense mask, single numbers when FlexAttention asks. `rows` is B where a rule differs from
+    row to row of the batch, else 1.
+    """
+
+    rows = 1
+
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        """Whether, in this row of the batch, the query position sees the key position."""
         raise NotImplementedError
 
     def __and__(self, other: Rule) -> Rule:
         return Both(self, other)
 
+    def __or__(self, other: Rule) -> Rule:
+        return Either(self, other)
+
 
 @dataclass(frozen=True)
 class Everything(Rule):
-    """Every position sees every other: an encoder, or cross-attention."""
+    """Every position sees every other."""
 
-    def allows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return torch.ones_like(queries == keys)
-
-
-@dataclass(frozen=True)
-class Padding(Rule):
-    """Only the first positions of a row are real, `lengths` (B,) many; the others are not seen."""
-
-    lengths: Tensor
-
-    def allows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return keys < self.lengths[:, None, None]
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return torch.ones_like(query == key)
 
 
 @dataclass(frozen=True)
 class Causal(Rule):
     """A position sees itself and everything before it."""
 
-    def allows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return keys <= queries
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return key <= query
+
+
+@dataclass(frozen=True)
+class Window(Rule):
+    """A position sees those nearer than `size`: itself and size - 1 on each side.
+
+    With `Causal()`, `size` is the number of keys seen, as Mistral counts. FlashAttention's
+    `window_size=(left, right)` counts without the position itself: left = size - 1.
+    """
+
+    size: int
+
+    def __post_init__(self) -> None:
+        require(self.size >= 1, f"A window counts the token itself: {self.size} is too small.")
+
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query - key).abs() < self.size
+
+
+@dataclass(frozen=True)
+class First(Rule):
+    """Everyone sees the first `count` positions; one number for all rows, or a tensor (B,)."""
+
+    count: int | Tensor
+
+    @property
+    def rows(self) -> int:
+        return self.count.shape[0] if isinstance(self.count, Tensor) else 1
+
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return key < (self.count[row] if isinstance(self.count, Tensor) else self.count)
+
+
+class Padding(First):
+    """To join with `&`: only the first positions of a row are real, `count` many."""
+
+
+class Prefix(First):
+    """To join with `|`: everyone sees the prompt, also those inside it that stand before."""
+
+
+class Sinks(First):
+    """To join with `|` to a window: the first few keys stay in sight when the window has left."""
+
+
+@dataclass(frozen=True)
+class LeftPadding(Rule):
+    """The first `count` (B,) positions of a row are filling: rows that end together."""
+
+    count: Tensor
+
+    @property
+    def rows(self) -> int:
+        return self.count.shape[0]
+
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return key >= self.count[row]
 
 
 @dataclass(frozen=True)
@@ -57,9 +128,12 @@ class Document(Rule):
 
     numbers: Tensor
 
-    def allows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        of_queries = self.numbers[:, -queries.shape[0] :]
-        return of_queries[:, :, None] == self.numbers[:, None, :]
+    @property
+    def rows(self) -> int:
+        return self.numbers.shape[0]
+
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.numbers[row, query] == self.numbers[row, key]
 
 
 @dataclass(frozen=True)
@@ -69,16 +143,29 @@ class Both(Rule):
     first: Rule
     second: Rule
 
-    def allows(self, queries: Tensor, keys: Tensor) -> Tensor:
-        return self.first.allows(queries, keys) & self.second.allows(queries, keys)
+    @property
+    def rows(self) -> int:
+        return max(self.first.rows, self.second.rows)
+
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.first.allows(row, query, key) & self.second.allows(row, query, key)
+
+
+@dataclass(frozen=True)
+class Either(Both):
+    """What at least one of two rules allows."""
+
+    def allows(self, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return self.first.allows(row, query, key) | self.second.allows(row, query, key)
 
 
 class Plan(NamedTuple):
-    """How to run a rule: SDPA's flag, or a dense mask, or neither (all is seen)."""
+    """How to run a rule: SDPA's flag, a dense mask, FlexAttention's blocks, or none of it."""
 
     is_causal: bool
     dense: Tensor | None
     """(B or 1, 1 or H, T, S): bool, True = visible; or numbers added to the scores, -inf = not."""
+    blocks: BlockMask | None = None
 
 
 def plan(
@@ -98,18 +185,52 @@ def plan(
     if bias is not None:
         visible = dense(rule, num_queries, num_keys, device)[:, None]
         return Plan(False, torch.where(visible, bias, -torch.inf))
-    if isinstance(rule, Everything) or (isinstance(rule, Causal) and num_queries == 1):
-        return Plan(False, None)
-    if isinstance(rule, Causal) and num_queries == num_keys:
-        return Plan(True, None)
-    return Plan(False, dense(rule, num_queries, num_keys, device)[:, None])
+    parts = [part for part in _conjuncts(rule) if not _allows_all(part, num_keys)]
+    if not all(isinstance(part, Causal) for part in parts):
+        return Plan(False, dense(rule, num_queries, num_keys, device)[:, None])
+    if parts and num_queries != 1 and num_queries != num_keys:
+        return Plan(False, dense(Causal(), num_queries, num_keys, device)[:, None])
+    return Plan(bool(parts) and num_queries == num_keys != 1, None)
+
+
+def flex_plan(rule: Rule, num_queries: int, num_keys: int, device: torch.device) -> Plan:
+    """The same for FlexAttention, which skips whole blocks that nobody sees: for GPUs.
+
+    Equal to `plan` on a CPU, where it runs uncompiled and saves nothing. Not yet run on a GPU.
+    Dong et al. 2024, arXiv:2412.05496.
+    """
+    start = num_keys - num_queries
+
+    def visible(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return rule.allows(row, query + start, key)
+
+    rows = rule.rows if rule.rows > 1 else None
+    blocks = create_block_mask(visible, rows, None, num_queries, num_keys, device=str(device))
+    return Plan(False, None, blocks)
 
 
 def dense(rule: Rule, num_queries: int, num_keys: int, device: torch.device) -> Tensor:
     """The rule as a boolean (B or 1, T, S) tensor: the readable reference of every fast path."""
-    keys = torch.arange(num_keys, device=device)
-    queries = torch.arange(num_keys - num_queries, num_keys, device=device)
-    allowed = rule.allows(queries[:, None], keys[None, :])
-    return allowed.expand(*allowed.shape[:-2], num_queries, num_keys).view(
-        -1, num_queries, num_keys
-    )
+    rows = torch.arange(rule.rows, device=device)[:, None, None]
+    queries = torch.arange(num_keys - num_queries, num_keys, device=device)[:, None]
+    allowed = rule.allows(rows, queries, torch.arange(num_keys, device=device)[None, :])
+    return allowed.expand(rule.rows, num_queries, num_keys)
+
+
+def density(rule: Rule, num_queries: int, num_keys: int) -> float:
+    """The share of (query, key) pairs that see each other: what a sparse kernel has to compute."""
+    return dense(rule, num_queries, num_keys, torch.device("cpu")).double().mean().item()
+
+
+def _conjuncts(rule: Rule) -> Iterator[Rule]:
+    """The rules that `&` joined into this one."""
+    if isinstance(rule, Both) and not isinstance(rule, Either):
+        yield from _conjuncts(rule.first)
+        yield from _conjuncts(rule.second)
+    else:
+        yield rule
+
+
+def _allows_all(rule: Rule, num_keys: int) -> bool:
+    """Whether a rule forbids nothing among so many positions, as far as its type tells."""
+    return isinstance(rule, Everything) or (isinstance(rule, Window) and rule.size >= num_keys)
