@@ -9,18 +9,21 @@ from torch.utils.checkpoint import checkpoint
 
 from groundup.config import require
 from groundup.models.config import DecoderConfig, flops_per_token
+from groundup.nn.alibi import alibi_bias
 from groundup.nn.block import Block
 from groundup.nn.cache import KVCache
 from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Causal, Document, Plan, plan
 from groundup.nn.norms import build_norm
 from groundup.nn.positions import RotaryPositions, document_positions
+from groundup.nn.relative_bias import RelativeBias
+from groundup.nn.sinusoidal import sinusoids
 
 
 class Decoder(nn.Module):
     """ids (B, T) -> logits (B, T, V).
 
-        ids ─ embedding [+ learned positions] ─ block × L ─ [final_norm] ─ head ─ logits
+        ids ─ embedding [+ positions] ─ block × L ─ [final_norm] ─ head ─ logits
 
     GPT-2, Llama and Qwen3 are configs of this class (`groundup.models.presets`). With
     `checkpointing` 1, training keeps only each block's input and computes the rest again in the
@@ -34,12 +37,15 @@ class Decoder(nn.Module):
         width = config.width
         self.embedding = nn.Embedding(config.vocab_size, width)
         self.position_embedding = None
-        self.rotary = None
-        if config.positions.kind == "learned":
+        self.rotary = self.relative_bias = None
+        positions, heads = config.positions, config.attention
+        if positions.kind == "learned":
             self.position_embedding = nn.Embedding(config.context_length, width)
-        elif config.positions.kind == "rope":
-            self.rotary = RotaryPositions(
-                config.attention.head_width, config.context_length, config.positions
+        elif positions.kind == "rope":
+            self.rotary = RotaryPositions(heads.head_width, config.context_length, positions)
+        elif positions.kind == "t5":
+            self.relative_bias = RelativeBias(
+                heads.num_heads, positions.num_buckets, positions.max_distance, bidirectional=False
             )
         deepnorm = config.norm.placement == "deepnorm"
         scale = deepnorm_stream_scale(config.num_layers) if deepnorm else 1.0
@@ -123,24 +129,39 @@ class Decoder(nn.Module):
         return float(flops_per_token(self.config, length))
 
     def _embed(self, ids: Tensor, start: int, documents: Tensor | None) -> Tensor:
-        x = self.embedding(ids)
+        x, stop = self.embedding(ids), start + ids.shape[1]
+        table = None
         if self.position_embedding is not None:
-            if documents is None:
-                x = x + self.position_embedding.weight[start : start + ids.shape[1]]
-            else:
-                x = x + self.position_embedding(document_positions(documents))
+            table = self.position_embedding.weight[start:stop]
+        elif self.config.positions.kind == "sinusoidal":
+            table = sinusoids(start, ids.shape[1], x.shape[-1], x.device).to(x.dtype)
+        if table is not None:
+            x = x + (
+                table if documents is None else F.embedding(document_positions(documents), table)
+            )
         dropout = self.config.embedding_dropout
         return F.dropout(x, dropout, self.training) if dropout else x
 
-    @staticmethod
-    def _mask(start: int, length: int, documents: Tensor | None, device: torch.device) -> Plan:
+    def _mask(
+        self, start: int, length: int, documents: Tensor | None, device: torch.device
+    ) -> Plan:
         rule = Causal() if documents is None else Causal() & Document(documents)
-        return plan(rule, length, start + length, device)
+        return plan(
+            rule, length, start + length, device, self._bias(length, start + length, device)
+        )
+
+    def _bias(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor | None:
+        """(H, T, S) to add to the scores, where positions are told so."""
+        if self.relative_bias is not None:
+            return self.relative_bias(num_queries, num_keys)
+        if self.config.positions.kind == "alibi":
+            return alibi_bias(self.config.attention.num_heads, num_queries, num_keys, device)
+        return None
 
     def _check_length(self, length: int) -> None:
         limit = self.config.context_length
         require(
-            length <= limit or self.config.positions.kind == "none",
+            length <= limit or self.config.positions.kind in ("alibi", "t5", "none"),
             f"The sequence is {length} tokens long, but the model's context_length is {limit}. "
             "Shorten it, or train with a larger context_length.",
         )

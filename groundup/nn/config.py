@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 from groundup.config import UserError, did_you_mean, require
 
@@ -115,25 +115,52 @@ class RopeScaling:
         return blend | {"fast_turns": 4.0} if self.kind == "llama3" else {}
 
 
+PositionKind = Literal["rope", "learned", "sinusoidal", "alibi", "t5", "none"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class PositionsConfig:
-    """How a token knows where it stands: rotation of queries and keys, a learned table, or not."""
+    """How a token knows where it stands.
 
-    kind: Literal["rope", "learned", "none"] = "rope"
+    | kind       | acts by                                                   | source           |
+    |------------|-----------------------------------------------------------|------------------|
+    | rope       | turning queries and keys, in every layer                  | arXiv:2104.09864 |
+    | learned    | a table added to the embeddings                           | arXiv:1705.03122 |
+    | sinusoidal | sines and cosines added to the embeddings                 | arXiv:1706.03762 |
+    | alibi      | scores that fall with distance, in every layer            | arXiv:2108.12409 |
+    | t5         | scores plus a learned number per distance, in every layer | arXiv:1910.10683 |
+    | none       | nothing: a causal mask alone tells first from last        | arXiv:2305.19466 |
+    """
+
+    kind: PositionKind = "rope"
     theta: float = 10_000.0
     """RoPE's base: the slowest pair of channels turns once in about 2π·theta positions."""
     layout: Literal["half", "interleaved"] = "half"
     """Which channels of a head RoPE turns together: i and i + E/2, or the neighbours 2i, 2i + 1."""
     scaling: RopeScaling | None = None
+    num_buckets: int = 32
+    """How many distances t5 tells apart."""
+    max_distance: int = 128
+    """From where on all distances are one to t5."""
 
     def __post_init__(self) -> None:
-        _choice("positions.kind", self.kind, ("rope", "learned", "none"))
+        _choice("positions.kind", self.kind, get_args(PositionKind))
         _choice("positions.layout", self.layout, ("half", "interleaved"))
         require(self.theta > 1, f"positions.theta should be above 1, but is {self.theta}.")
         require(
             self.kind == "rope" or (self.scaling is None and self.layout == "half"),
             f"positions.scaling and positions.layout are about rope and have no effect on kind "
             f"{self.kind!r}; leave them out.",
+        )
+        require(
+            self.kind == "t5" or (self.num_buckets, self.max_distance) == (32, 128),
+            f"positions.num_buckets and positions.max_distance are about t5 and have no effect on "
+            f"kind {self.kind!r}; leave them out.",
+        )
+        require(
+            2 <= self.num_buckets < 2 * self.max_distance,
+            f"positions.num_buckets should be at least 2 and below twice max_distance, but they "
+            f"are {self.num_buckets} and {self.max_distance}.",
         )
 
 

@@ -28,6 +28,12 @@ CONFIGS: dict[str, DecoderConfig] = {
     "qwen3": qwen3(**_shape(num_heads=4, num_kv_heads=2, head_width=10)),
     "llama": llama(**_shape(num_heads=3, num_kv_heads=1)),
     "gpt2": gpt2(**_shape(num_heads=3)),
+    **{
+        kind: dataclasses.replace(
+            llama(**_shape(num_heads=3, num_kv_heads=1)), positions=PositionsConfig(kind=kind)
+        )
+        for kind in ("sinusoidal", "alibi", "t5")
+    },
     "no-positions": dataclasses.replace(
         llama(**_shape(num_heads=2)), positions=PositionsConfig(kind="none"), head_bias=True
     ),
