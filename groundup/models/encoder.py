@@ -72,7 +72,7 @@ class Encoder(nn.Module):
         """
         self._check_length(ids.shape[1])
         x = self._embed(ids, types)
-        mask = Plan(False, None if visible is None else visible[:, None, None, :])
+        mask = seeing(visible)
         rotation = self.rotary(0, ids.shape[1]) if self.rotary is not None else None
         for block in self.blocks:
             x = block(x, mask, rotation)
@@ -116,6 +116,14 @@ class Encoder(nn.Module):
             f"The sequence is {length} tokens long, but the model's context_length is {limit}. "
             "Shorten it.",
         )
+
+
+def seeing(visible: Tensor | None, bias: Tensor | None = None) -> Plan:
+    """(B, S) or None, (H, T, S) or None -> how every query sees the keys that are visible."""
+    keys = None if visible is None else visible[:, None, None, :]
+    if bias is None:
+        return Plan(False, keys)
+    return Plan(False, bias[None] if keys is None else torch.where(keys, bias, -torch.inf))
 
 
 def pool(hidden: Tensor, visible: Tensor | None, pooling: Pooling) -> Tensor:

@@ -70,6 +70,11 @@ class EncoderConfig:
         for name in ("vocab_size", "width", "num_layers", "context_length"):
             value = getattr(self, name)
             require(value >= 1, f"{name} should be at least 1, but is {value}.")
+        require(
+            self.positions.kind in ("learned", "rope", "none"),
+            "positions.kind of an encoder should be 'learned', 'rope' or 'none', but is "
+            f"{self.positions.kind!r}.",
+        )
         require(self.num_types >= 0, f"num_types should be at least 0, but is {self.num_types}.")
         require(
             self.pooling in ("first", "mean"),

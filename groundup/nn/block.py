@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from torch import Tensor, nn
 
-from groundup.nn.attention import Attention
+from groundup.nn.attention import Attention, Memory
 from groundup.nn.cache import LayerCache
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig
 from groundup.nn.feed_forward import build_feed_forward
@@ -23,7 +24,8 @@ class Block(nn.Module):
 
     There the stream itself is never normalised inside the stack, so gradients reach every layer
     undiminished: Xiong et al. 2020, arXiv:2002.04745. The other placements are in `NormConfig`;
-    `stream_scale` is DeepNorm's α, which follows from the number of layers.
+    `stream_scale` is DeepNorm's α, which follows from the number of layers. With a `memory_width`
+    a third branch stands between the two, attention to another sequence.
     """
 
     def __init__(
@@ -33,15 +35,22 @@ class Block(nn.Module):
         feed_forward: FeedForwardConfig,
         norm: NormConfig,
         stream_scale: float = 1.0,
+        memory_width: int | None = None,
     ) -> None:
         super().__init__()
         self.placement, self.stream_scale = norm.placement, stream_scale
         self.attention_norm = build_norm(norm, width)
         self.attention = Attention(width, attention, norm)
+        self.cross_norm = self.cross_attention = None
+        if memory_width is not None:
+            self.cross_norm = build_norm(norm, width)
+            self.cross_attention = Attention(width, attention, norm, memory_width)
         self.feed_forward_norm = build_norm(norm, width)
         self.feed_forward = build_feed_forward(feed_forward, width)
         sandwich = norm.placement == "sandwich"
         self.attention_out_norm = build_norm(norm, width) if sandwich else None
+        crossing = sandwich and memory_width is not None
+        self.cross_out_norm = build_norm(norm, width) if crossing else None
         self.feed_forward_out_norm = build_norm(norm, width) if sandwich else None
 
     def forward(
@@ -50,11 +59,19 @@ class Block(nn.Module):
         mask: Plan,
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
+        memory: Memory | None = None,
+        memory_mask: Plan | None = None,
     ) -> Tensor:
+        """`memory` is what `cross_attention.remember` made of the other sequence."""
+
         def attend(x: Tensor) -> Tensor:
             return self.attention(x, mask, rotation, cache)
 
         x = self._join(x, attend, self.attention_norm, self.attention_out_norm)
+        if self.cross_attention is not None and self.cross_norm is not None:
+            assert memory is not None and memory_mask is not None, "there is nothing to attend to"
+            look_up = partial(self.cross_attention, mask=memory_mask, memory=memory)
+            x = self._join(x, look_up, self.cross_norm, self.cross_out_norm)
         return self._join(x, self.feed_forward, self.feed_forward_norm, self.feed_forward_out_norm)
 
     def _join(

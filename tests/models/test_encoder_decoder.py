@@ -1,0 +1,128 @@
+"""The encoder-decoder: what each side may see, caches, teacher forcing, and that it learns."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from groundup.config import UserError, from_dict, to_dict
+from groundup.models.encoder_decoder import EncoderDecoder
+from groundup.models.encoder_decoder_config import EncoderDecoderConfig, t5, transformer
+from groundup.nn.relative_bias import RelativeBias
+from groundup.nn.sinusoidal import sinusoids
+
+SHAPE: dict[str, Any] = {
+    "vocab_size": 31,
+    "width": 42,
+    "num_layers": 2,
+    "num_heads": 3,
+    "context_length": 40,
+}
+PRESETS = {
+    "transformer": transformer(**SHAPE),
+    "t5": t5(**SHAPE, head_width=10),
+    "t5-gated": t5(**SHAPE, head_width=10, gated=True),
+}
+
+
+@pytest.fixture(params=PRESETS)
+def model(request: pytest.FixtureRequest) -> EncoderDecoder:
+    model = EncoderDecoder(PRESETS[request.param]).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def test_padding_in_the_source_changes_nothing(model: EncoderDecoder) -> None:
+    source, target = torch.randint(0, 31, (2, 17)), torch.randint(0, 31, (2, 9))
+    visible = torch.arange(17) < torch.tensor([[17], [6]])
+    changed = torch.where(visible, source, (source + 1) % 31)
+    logits = model(source, target, visible)
+    assert torch.equal(logits, model(changed, target, visible))
+    alone = model(source[1:, :6], target[1:])
+    torch.testing.assert_close(logits[1:], alone, atol=1e-5, rtol=1e-5)
+
+
+def test_the_target_sees_the_past_and_the_whole_source(model: EncoderDecoder) -> None:
+    source, target = torch.randint(0, 31, (1, 17)), torch.randint(0, 31, (1, 9))
+    logits = model(source, target)
+    later = target.clone()
+    later[0, 5] = (target[0, 5] + 1) % 31
+    changed = (model(source, later) != logits).any(-1)[0]
+    assert changed.tolist() == [False] * 5 + [True] * 4
+    for place in (0, 16):
+        other = source.clone()
+        other[0, place] = (source[0, place] + 1) % 31
+        assert (model(other, target) != logits).any(-1).all()
+
+
+@torch.no_grad()
+def test_cached_equals_uncached_for_pieces_of_any_size(model: EncoderDecoder) -> None:
+    source, target = torch.randint(0, 31, (2, 17)), torch.randint(0, 31, (2, 13))
+    visible = torch.arange(17) < torch.tensor([[17], [6]])
+    given, cache = model.given(source, visible), model.new_cache(2, 13)
+    pieces = [given(piece, cache=cache) for piece in target.split([1, 4, 1, 7], dim=1)]
+    torch.testing.assert_close(
+        torch.cat(pieces, dim=1), model(source, target, visible), atol=1e-5, rtol=1e-5
+    )
+
+
+@torch.no_grad()
+def test_rows_can_share_one_source_that_is_read_once(
+    model: EncoderDecoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = torch.randint(0, 31, (1, 17)), torch.randint(0, 31, (3, 5))
+    expected = model(source.expand(3, -1), target)
+    given = model.given(source)
+    monkeypatch.setattr(model, "encode", None)  # reading it again would fail
+    torch.testing.assert_close(given(target), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_learns(model: EncoderDecoder) -> None:
+    source, target = torch.randint(0, 31, (2, 17)), torch.randint(0, 31, (2, 9))
+    model(source, target).square().sum().backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in bare(model))
+
+
+def bare(model: EncoderDecoder) -> list[torch.nn.Parameter]:
+    """All parameters but the biases of keys, which softmax does not see."""
+    return [p for name, p in model.named_parameters() if not name.endswith("key.bias")]
+
+
+def test_teacher_forcing_shifts_the_targets_right() -> None:
+    model = EncoderDecoder(t5(**SHAPE, start_id=7))
+    targets = torch.tensor([[3, 4, 5], [6, -100, -100]])
+    assert model.shift_right(targets).tolist() == [[7, 3, 4], [7, 6, 7]]
+
+
+def test_published_sizes_and_configs_as_data() -> None:
+    with torch.device("meta"):
+        assert EncoderDecoder(t5()).num_parameters() == 60_506_624
+    for config in PRESETS.values():
+        assert from_dict(EncoderDecoderConfig, to_dict(config)) == config
+
+
+def test_mistakes_are_named() -> None:
+    model = EncoderDecoder(t5(**SHAPE))
+    ids = torch.zeros(1, 41, dtype=torch.int64)
+    with pytest.raises(UserError, match="41 tokens long"):
+        model(ids, ids[:, :3])
+    with pytest.raises(UserError, match="start_id"):
+        t5(**SHAPE, start_id=31)
+    with pytest.raises(UserError, match="divide"):
+        transformer(width=50, num_heads=4)
+
+
+def test_sinusoids_are_the_papers_and_relative_bias_depends_on_distance() -> None:
+    table = sinusoids(3, 5, 7)
+    assert table.shape == (5, 7)
+    torch.testing.assert_close(table[2, 3], torch.tensor(5 / 10_000 ** (2 / 7)).cos())
+    torch.testing.assert_close(sinusoids(0, 8, 7)[3:], table)
+    bias = RelativeBias(2, 8, 20, bidirectional=True)
+    square = bias(9, 9)
+    assert square.shape == (2, 9, 9)
+    torch.testing.assert_close(square[:, 1:, 1:], square[:, :-1, :-1])
+    torch.testing.assert_close(bias(2, 9), square[:, -2:])
+    assert (square[:, 4, 5] != square[:, 5, 4]).all()
