@@ -1,0 +1,92 @@
+"""Recurrent language models: what came before transformers, trained and sampled the same way."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from groundup.config import require
+from groundup.models.recurrent_config import RecurrentConfig
+from groundup.nn.recurrent import Recurrent, State
+
+
+class RecurrentModel(nn.Module):
+    """ids (B, T) -> logits (B, T, V).
+
+        ids ─ embedding ─ RNN, GRU or LSTM × L ─ head ─ logits
+
+    Its state has one size however long the text is: a token costs the same at any position, and
+    what no longer fits is forgotten.
+    """
+
+    def __init__(self, config: RecurrentConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embedding = nn.Embedding(config.vocab_size, config.width)
+        # One layer has no layer after it to drop for; torch warns about that.
+        between = config.dropout if config.num_layers > 1 else 0.0
+        self.layers = Recurrent(
+            config.kind, config.width, config.state_width, config.num_layers, between
+        )
+        self.head = nn.Linear(config.state_width, config.vocab_size)
+
+    def forward(self, ids: Tensor, *, documents: Tensor | None = None) -> Tensor:
+        """ids (B, T) -> logits (B, T, V), every row read from its beginning."""
+        require(
+            documents is None,
+            "A recurrent model cannot skip what stands before a document in its row; train it "
+            "with one document per row.",
+        )
+        return self.read(ids)[0]
+
+    def read(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """ids (B, T) -> logits (B, T, V) and the state, from which the next call continues."""
+        y, last = self.layers(self.embedding(ids), state)
+        return self.head(F.dropout(y, self.config.dropout, self.training)), last
+
+    def init_hidden(self, batch: int) -> State:
+        """The state before the first token."""
+        return self.layers.new_state(batch)
+
+    @property
+    def head_weight(self) -> Tensor:
+        """(V, C): the head's matrix."""
+        return self.head.weight
+
+    def num_parameters(self) -> int:
+        """Numbers the model learns."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+@torch.no_grad()
+def generate(
+    model: RecurrentModel,
+    prompt: Tensor,
+    num_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """ids (B, T), T ≥ 1 -> (B, num_tokens): what follows. Temperature 0 takes the likeliest.
+
+    The prompt is read once, then each token is read alone: the state holds all that came before.
+    The `top_k` likeliest (0: all) keep their proportions. Uses the model as it stands; call
+    `eval()` first.
+    """
+    require(prompt.shape[1] >= 1, "The prompt is empty, but the first token has to follow one.")
+    logits, state = model.read(prompt)
+    drawn = []
+    for _ in range(num_tokens):
+        last = logits[:, -1]
+        if temperature == 0:
+            ids = last.argmax(-1, keepdim=True)
+        else:
+            if 0 < top_k < last.shape[-1]:
+                lowest = last.topk(top_k).values[:, -1:]
+                last = last.masked_fill(last < lowest, -torch.inf)
+            weights = (last / temperature).softmax(-1)
+            ids = torch.multinomial(weights, 1, generator=generator)
+        drawn.append(ids)
+        logits, state = model.read(ids, state)
+    return torch.cat(drawn, 1)
