@@ -264,11 +264,9 @@ def tokens(words: list[str]) -> None:
 def data(words: list[str]) -> None:
     """texts that a recipe can name in data.sources; fetched when they are first used"""
     _parse(Data, words, "data")
-    from groundup.data.corpora import CORPORA
+    from groundup.data.corpora import table
 
-    for name, corpus in CORPORA.items():
-        print(f"{name}: {corpus.description}")
-        print(f"    {corpus.megabytes:g} MB to fetch; licence: {corpus.licence}; {corpus.url}")
+    print(table())
     print('Your own files work too: data.sources = [{ name = "book.txt" }].')
 
 

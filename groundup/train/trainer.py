@@ -21,6 +21,7 @@ from groundup.data.batch import Batch
 from groundup.data.loader import Loader
 from groundup.device import Policy, peak_memory_mb
 from groundup.models.decoder import Decoder
+from groundup.models.state_dict import load_weights
 from groundup.nn.moe import balance_experts
 from groundup.optim.clip import clip_gradients
 from groundup.optim.schedules import set_learning_rates
@@ -269,7 +270,7 @@ def restore_best(model: nn.Module, best: Checkpoints) -> float:
         return math.nan
     tensors, facts = found
     weights: dict[str, Tensor] = {k.removeprefix("model."): v for k, v in tensors.items()}
-    model.load_state_dict(weights)
+    load_weights(model, weights, "The best checkpoint")
     return facts["val_loss"]
 
 
