@@ -141,11 +141,14 @@ def write_conversations(
     """
     require(length > 0, f"The row length should be positive, not {length}.")
     conversations: list[Conversation] = []
+    units: list[list[int]] = []
     count = 0
     for count, document in enumerate(documents, 1):
-        conversation = follow(_render(tokenizer, document))
+        rendered = _render(tokenizer, document)
+        conversation = follow(rendered)
         if len(conversation.targets):
             conversations.append(conversation)
+            units.append(_units(rendered, len(conversation.targets), length))
         if progress is not None:
             progress(count)
     if not conversations:
@@ -153,7 +156,7 @@ def write_conversations(
             f"None of the {count} conversations for {folder} has a message to learn: a "
             "conversation needs at least one of role 'assistant'."
         )
-    rows = pack([_units(one, length, tokenizer) for one in conversations], length)
+    rows = pack(units, length)
     with atomic_folder(folder) as temporary:
         _write_rows(temporary, conversations, rows, tokenizer, length)
         manifest = PackedManifest(
@@ -187,11 +190,11 @@ def follow(rendered: Rendered) -> Conversation:
     return Conversation(ids, np.where(rendered.mask[1 : size + 1], ids, np.int32(IGNORE)))
 
 
-def _units(conversation: Conversation, length: int, tokenizer: Tokenizer) -> list[int]:
-    ids = conversation.ids
-    exchanges = np.flatnonzero(ids == tokenizer.special["<|user|>"])
-    messages = 1 + np.flatnonzero(ids == tokenizer.special["<|end|>"])
-    return cut_units(len(ids), length, exchanges.tolist(), messages.tolist())
+def _units(rendered: Rendered, size: int, length: int) -> list[int]:
+    """Lengths of the parts between which a conversation of `size` positions may be cut."""
+    exchanges = [start - 1 for start in rendered.exchanges]
+    messages = [start - 1 for start in rendered.starts[1:]]
+    return cut_units(size, length, exchanges, [*messages, len(rendered.ids) - 1])
 
 
 def _render(tokenizer: Tokenizer, document: Document) -> Rendered:
@@ -200,7 +203,13 @@ def _render(tokenizer: Tokenizer, document: Document) -> Rendered:
             f"Document {document.id!r} of {document.source!r} is not a conversation: it has no "
             "messages."
         )
-    return render(tokenizer, document.messages)
+    rendered = render(tokenizer, document.messages)
+    bos = tokenizer.special["<|bos|>"]
+    if rendered.ids[0] == bos:
+        return rendered
+    # A format that opens without one still needs it between the conversations of a row.
+    later = [[start + 1 for start in starts] for starts in (rendered.starts, rendered.exchanges)]
+    return Rendered([bos, *rendered.ids], [False, *rendered.mask], *later)
 
 
 def _write_rows(

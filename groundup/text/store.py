@@ -17,13 +17,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from groundup.config import UserError
+from groundup.config import UserError, from_dict, to_dict
 from groundup.files import atomic_write, read_json
+from groundup.text.chat_format import ChatFormat, with_chat
+from groundup.text.config import SPECIAL_TOKENS
 from groundup.text.split import EACH_CHARACTER, PATTERNS
 from groundup.text.vocabulary import Kind, Vocabulary
 
@@ -32,6 +34,16 @@ if TYPE_CHECKING:
 
 TOKENIZER_FILE = "tokenizer.json"
 CONFIG_FILE = "tokenizer_config.json"
+OURS_KEY = "groundup"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """What we have found out about somebody else's tokenizer, in its tokenizer_config.json."""
+
+    document_start: str
+    """The special token that documents begin with; "" for none."""
+    chat: ChatFormat | None = None
 
 
 def write_vocabulary(folder: Path, vocabulary: Vocabulary) -> None:
@@ -59,13 +71,19 @@ def read_vocabulary(folder: Path) -> Vocabulary:
     if "<|bos|>" in vocabulary.special or not (folder / CONFIG_FILE).exists():
         return vocabulary
     config = read_json(folder / CONFIG_FILE)
-    for key in ("bos_token", "eos_token"):
-        token = config.get(key)
-        name = token.get("content") if isinstance(token, dict) else token
-        if isinstance(name, str) and name in vocabulary.special:
-            special = {**vocabulary.special, "<|bos|>": vocabulary.special[name]}
-            return replace(vocabulary, special=special)
-    return vocabulary
+    if OURS_KEY in config:
+        chosen = from_dict(Chosen, config[OURS_KEY], f"{folder / CONFIG_FILE}: {OURS_KEY}")
+        return with_chat(vocabulary, chosen.chat, chosen.document_start)
+    begin, end = (token_name(config, key) for key in ("bos_token", "eos_token"))
+    known = [name for name in (begin, end) if name in vocabulary.special]
+    return with_chat(vocabulary, None, known[0] if known else "")
+
+
+def token_name(config: Mapping[str, Any], key: str) -> str:
+    """The name of a token in a tokenizer_config.json, which may say more of it; "" for none."""
+    token = config.get(key)
+    name = token.get("content") if isinstance(token, dict) else token
+    return name if isinstance(name, str) else ""
 
 
 def plain_tokenizer(vocabulary: Vocabulary) -> Tokenizer:
@@ -142,11 +160,16 @@ def _tokenizer_config(vocabulary: Vocabulary) -> dict[str, Any]:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
     }
-    if "<|bos|>" in vocabulary.special:
-        config["bos_token"] = _own_names(vocabulary)[vocabulary.special["<|bos|>"]]
-    if "<|end|>" in vocabulary.special:
-        config |= {"eos_token": "<|end|>", "chat_template": CHAT_TEMPLATE}
-    return config
+    names, special, chat = _own_names(vocabulary), vocabulary.special, vocabulary.chat
+    if "<|bos|>" in special:
+        config["bos_token"] = names[special["<|bos|>"]]
+    if "<|end|>" in special:
+        config["eos_token"] = names[special["<|end|>"]]
+    if set(SPECIAL_TOKENS) <= special.keys():
+        return config | {"chat_template": CHAT_TEMPLATE}
+    chosen = Chosen(document_start=config.get("bos_token", ""), chat=chat)
+    template = {"chat_template": chat.template} if chat is not None else {}
+    return config | template | {OURS_KEY: to_dict(chosen)}
 
 
 def _own_names(vocabulary: Vocabulary) -> dict[int, str]:
@@ -198,12 +221,12 @@ def _pattern(steps: Mapping[str, Any] | None, path: Path) -> str:
         if len(before) == 1 and not gpt2 and _cuts_at_regex(first):
             return first["pattern"]["Regex"]
         if len(before) == 1 and gpt2 and first == {"type": "Digits", "individual_digits": True}:
-            return _GPT2_SINGLE_DIGITS
+            return SINGLE_DIGITS
     raise UserError(f"{path} cuts text in a way that is not supported: {json.dumps(steps)[:200]}.")
 
 
 # Digits are cut out first, so the space before one never joins it, nor stays behind for it.
-_GPT2_SINGLE_DIGITS = (
+SINGLE_DIGITS = (
     r"\p{N}|'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 )
 
@@ -235,8 +258,12 @@ def _normal_form(data: Mapping[str, Any], path: Path) -> Literal["", "NFC", "NFD
 
 
 def _check_bytes(ids: Mapping[bytes, int], path: Path) -> None:
+    """Refuse a vocabulary without bytes that text is made of. Some lack a few that hardly occur:
+    control characters, and bytes of no or of unassigned characters; these are left out of a text.
+    """
     missing = [value for value in range(256) if bytes([value]) not in ids]
-    if missing:
+    rare = {*range(32), 0x7F, 0xC0, 0xC1, *range(0xF1, 256)} - set(b"\t\n\r")
+    if not set(missing) <= rare:
         raise UserError(f"{path} has no token for {len(missing)} of the 256 bytes.")
 
 

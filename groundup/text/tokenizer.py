@@ -11,7 +11,7 @@ import numpy as np
 from groundup.text.base import PieceTokenizer
 from groundup.text.config import SPECIAL_TOKENS
 from groundup.text.simple import ByteTokenizer, CharTokenizer, WordTokenizer
-from groundup.text.vocabulary import Vocabulary
+from groundup.text.vocabulary import ALL_BYTES, Vocabulary
 
 __all__ = [
     "SPECIAL_TOKENS",
@@ -72,15 +72,20 @@ class BPETokenizer(PieceTokenizer):
         super().__init__(vocabulary)
         import tiktoken
 
+        # Bytes that some vocabularies lack get ids beyond it, which are left out again.
+        absent = [byte for byte in ALL_BYTES if byte not in vocabulary.ids]
+        stand_ins = {byte: len(vocabulary) + i for i, byte in enumerate(absent)}
+        self._limit = len(vocabulary) if absent else None
         self._encoding = tiktoken.Encoding(
             "groundup",
             pat_str=vocabulary.pattern,
-            mergeable_ranks=vocabulary.ids,
+            mergeable_ranks=vocabulary.ids | stand_ins,
             special_tokens={},
         )
 
     def _encode_stretch(self, text: str) -> list[int]:
-        return self._encoding.encode_ordinary(text)
+        ids = self._encoding.encode_ordinary(text)
+        return ids if self._limit is None else [id for id in ids if id < self._limit]
 
 
 def opening(tokenizer: Tokenizer) -> list[int]:

@@ -7,9 +7,12 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from groundup.text.config import NUM_BYTES, SPECIAL_TOKENS
+
+if TYPE_CHECKING:
+    from groundup.text.chat_format import ChatFormat
 
 Kind = Literal["bpe", "char", "word", "byte"]
 ALL_BYTES = tuple(bytes([value]) for value in range(NUM_BYTES))
@@ -25,6 +28,7 @@ class Vocabulary:
     pattern: the regular expression that cuts text into words; "" leaves it whole.
     normal_form: the Unicode normal form text is put into first, or "" for none. Tokenizers trained
         here never use one, since it would break the round trip; some loaded ones do.
+    chat: how somebody else's model wants conversations written; None for our own format.
     """
 
     kind: Kind
@@ -32,6 +36,7 @@ class Vocabulary:
     pieces: tuple[bytes, ...]
     special: Mapping[str, int] = field(default_factory=dict)
     normal_form: Literal["", "NFC", "NFD", "NFKC", "NFKD"] = ""
+    chat: ChatFormat | None = None
 
     @classmethod
     def grown(cls, kind: Kind, pattern: str, extra: Iterable[bytes]) -> Vocabulary:
