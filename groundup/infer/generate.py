@@ -146,6 +146,7 @@ class Reader:
         cache = self._cache_for(len(rows))
         known = min(_common_prefix(*pair) for pair in zip(self._rows, rows, strict=True))
         known = min(known, len(rows[0]) - 1)  # the last token is read again: it gives the logits
+        known = cache.reachable(known)
         # Set before the model runs: an interrupt halfway leaves only tokens that are in the cache.
         self._rows = [row[:known] for row in self._rows]
         cache.truncate(known)

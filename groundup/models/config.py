@@ -85,11 +85,14 @@ def num_matmul_weights(config: DecoderConfig) -> int:
 def flops_per_token(config: DecoderConfig, length: int) -> int:
     """Matrix-multiplication FLOPs of training on one token, forward and backward, at a length.
 
-    6·N + 6·L·T·H·E. Each weight costs a multiply and an add, once forward and twice backward.
-    Attention's two products cost 4·T·H·E forward if every pair were computed; half of it is
-    masked, and backward costs twice the forward. Chowdhery et al. 2022, arXiv:2204.02311,
-    appendix B, count the masked half too.
+    6·N + 6·L·T·H·E; where a layer has a window w below T, w·(2 - w/T) stands for T. Each weight
+    costs a multiply and an add, once forward and twice backward. Attention's two products cost
+    4·T·H·E forward if every pair were computed; half of it is masked, and backward costs twice the
+    forward. Chowdhery et al. 2022, arXiv:2204.02311, appendix B, count the masked half too.
     """
-    attention_width = config.attention.num_heads * config.attention.head_width
-    attention = 6 * config.num_layers * length * attention_width
-    return 6 * num_matmul_weights(config) + attention
+    heads = config.attention
+    seen = 0
+    for layer in range(config.num_layers):
+        window = min(heads.window(layer) or length, length)
+        seen += window * (2 * length - window) // length
+    return 6 * num_matmul_weights(config) + 6 * seen * heads.num_heads * heads.head_width

@@ -13,7 +13,7 @@ from groundup.nn.alibi import alibi_bias
 from groundup.nn.block import Block
 from groundup.nn.cache import KVCache
 from groundup.nn.init import deepnorm_stream_scale, initialize
-from groundup.nn.masks import Causal, Document, Plan, plan
+from groundup.nn.masks import Causal, Document, Plan, Window, plan
 from groundup.nn.norms import build_norm
 from groundup.nn.positions import RotaryPositions, document_positions
 from groundup.nn.relative_bias import RelativeBias
@@ -81,8 +81,8 @@ class Decoder(nn.Module):
         self._check_length(start + length)
         x = self._embed(ids, start, documents)
         rotation = self.rotary(start, length) if self.rotary is not None else None
-        mask = self._mask(start, length, documents, ids.device)
-        for index, block in enumerate(self.blocks):
+        masks = self._masks(ids, cache, documents)
+        for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
             if cache is not None:
                 x = block(x, mask, rotation, cache.layers[index])
             elif self.training and self.checkpointing and index % self.checkpointing == 0:
@@ -109,16 +109,12 @@ class Decoder(nn.Module):
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of this model's shape, on its device and in its dtype."""
-        attention, weight = self.config.attention, self.embedding.weight
-        return KVCache(
-            self.config.num_layers,
-            batch,
-            attention.num_kv_heads,
-            attention.head_width,
-            capacity,
-            weight.device,
-            weight.dtype,
-        )
+        layers = []
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            window = self.config.attention.window(index)
+            layers.append(block.attention.new_cache(batch, capacity, window))
+        return KVCache.of(layers)
 
     def num_parameters(self) -> int:
         """Numbers the model learns; a tied matrix counts once."""
@@ -142,13 +138,19 @@ class Decoder(nn.Module):
         dropout = self.config.embedding_dropout
         return F.dropout(x, dropout, self.training) if dropout else x
 
-    def _mask(
-        self, start: int, length: int, documents: Tensor | None, device: torch.device
-    ) -> Plan:
-        rule = Causal() if documents is None else Causal() & Document(documents)
-        return plan(
-            rule, length, start + length, device, self._bias(length, start + length, device)
-        )
+    def _masks(self, ids: Tensor, cache: KVCache | None, documents: Tensor | None) -> list[Plan]:
+        """What each layer sees; layers that see the same share it."""
+        plans: dict[int, Plan] = {}
+        for index in range(self.config.num_layers):
+            window, length = self.config.attention.window(index), ids.shape[1]
+            if window in plans:
+                continue
+            rule = Causal() if documents is None else Causal() & Document(documents)
+            num_keys = length if cache is None else cache.layers[index].num_keys(length)
+            bias = self._bias(length, num_keys, ids.device)
+            rule = rule & Window(window) if window else rule
+            plans[window] = plan(rule, length, num_keys, ids.device, bias)
+        return [plans[self.config.attention.window(i)] for i in range(self.config.num_layers)]
 
     def _bias(self, num_queries: int, num_keys: int, device: torch.device) -> Tensor | None:
         """(H, T, S) to add to the scores, where positions are told so."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import flex_attention
 
-from groundup.nn.cache import LayerCache
+from groundup.nn.cache import LayerCache, RollingCache
 from groundup.nn.config import AttentionConfig, NormConfig
 from groundup.nn.masks import Plan
 from groundup.nn.norms import RMSNorm
@@ -81,6 +81,14 @@ class Attention(nn.Module):
         mixed = attend(query.transpose(1, 2), *memory, mask, dropout, config.scale)  # (B, H, T, E)
         y = self.out(mixed.transpose(1, 2).flatten(2))
         return F.dropout(y, config.out_dropout, self.training) if config.out_dropout else y
+
+    def new_cache(self, batch: int, capacity: int, window: int = 0) -> LayerCache:
+        """An empty cache for `batch` rows of up to `capacity` tokens; a window keeps its own."""
+        config, weight = self.config, self.key.weight
+        places = min(capacity, 2 * window) if window else capacity
+        shape = (2, batch, config.num_kv_heads, places, config.head_width)
+        keys, values = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+        return RollingCache(keys, values, window) if window else LayerCache(keys, values)
 
     def remember(self, source: Tensor, rotation: Rotation | None = None) -> Memory:
         """(B, S, memory width) -> keys and values, (B, K, S, E) each."""

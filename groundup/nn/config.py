@@ -35,6 +35,8 @@ class AttentionConfig:
     """RMSNorm over each query's and key's head width, before RoPE (as Qwen3 does)."""
     scale: float | None = None
     """What scores are multiplied by; 1/√head_width when left out. T5 has 1."""
+    windows: tuple[int, ...] = ()
+    """Layer i sees the last windows[i % len] keys, itself included; 0 is all. Mistral: (4096,)."""
     dropout: float = 0.0
     """Probability of dropping an attention weight."""
     out_dropout: float = 0.0
@@ -49,11 +51,20 @@ class AttentionConfig:
             "1/√head_width.",
         )
         require(
+            not self.windows or (min(self.windows) >= 0 and max(self.windows) > 0),
+            f"attention.windows should be numbers of keys, 0 for all, but is {self.windows}; leave "
+            "it out to let every layer see all.",
+        )
+        require(
             self.num_heads % self.num_kv_heads == 0,
             f"attention.num_kv_heads {self.num_kv_heads} does not divide attention.num_heads "
             f"{self.num_heads}: each key/value head must serve the same number of query heads. "
             f"Choose one of {_divisors(self.num_heads)}.",
         )
+
+    def window(self, layer: int) -> int:
+        """How many keys this layer sees, itself included; 0 for all."""
+        return self.windows[layer % len(self.windows)] if self.windows else 0
 
 
 @dataclass(frozen=True, kw_only=True)

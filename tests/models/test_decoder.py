@@ -24,6 +24,10 @@ def _shape(**changes: object) -> dict:
     return shape | changes
 
 
+def _with_attention(config: DecoderConfig, **changes: object) -> DecoderConfig:
+    return dataclasses.replace(config, attention=dataclasses.replace(config.attention, **changes))
+
+
 CONFIGS: dict[str, DecoderConfig] = {
     "qwen3": qwen3(**_shape(num_heads=4, num_kv_heads=2, head_width=10)),
     "llama": llama(**_shape(num_heads=3, num_kv_heads=1)),
@@ -34,6 +38,7 @@ CONFIGS: dict[str, DecoderConfig] = {
         )
         for kind in ("sinusoidal", "alibi", "t5")
     },
+    "windows": _with_attention(llama(**_shape(num_heads=3, num_kv_heads=1)), windows=(4, 0, 7)),
     "no-positions": dataclasses.replace(
         llama(**_shape(num_heads=2)), positions=PositionsConfig(kind="none"), head_bias=True
     ),
@@ -76,7 +81,7 @@ def test_a_changed_token_changes_nothing_before_it(model, position):
     assert (before[:, position:] != after[:, position:]).any(-1).all()
 
 
-@settings(deadline=None, max_examples=8, derandomize=True)
+@settings(deadline=None, max_examples=16, derandomize=True)
 @given(
     name=st.sampled_from(list(CONFIGS)),
     batch=st.integers(1, 3),
@@ -99,13 +104,31 @@ def test_token_by_token_after_truncate_and_expand(model):
     cache = model.new_cache(1, CONTEXT)
     with torch.no_grad():
         model(ids, cache=cache)
-        cache.truncate(11)
+        cache.truncate(cache.reachable(11))
+        if cache.length < 11:  # a window has moved on
+            model(ids[:, cache.length : 11], cache=cache)
         wide = cache.expand(3)
         tails = _ids(3, 8)
         steps = [model(tails[:, i : i + 1], cache=wide) for i in range(8)]
         whole = model(torch.cat((ids[:, :11].expand(3, -1), tails), 1))
     torch.testing.assert_close(torch.cat(steps, 1), whole[:, 11:], atol=2e-5, rtol=1e-4)
     assert cache.length == 11
+
+
+def test_a_window_bounds_the_cache_and_what_is_seen():
+    config = _with_attention(CONFIGS["llama"], windows=(4,))
+    model = _sharpened(Decoder(config).eval())
+    assert model.new_cache(2, 10_000).num_bytes == model.new_cache(2, 9).num_bytes
+    ids = _ids()
+    changed = ids.clone()
+    changed[:, 5] = (changed[:, 5] + 1) % VOCABULARY
+    with torch.no_grad():
+        moved = (model(ids) != model(changed)).any(-1)
+    # Three layers hand on what each sees: 3 keys back, 3 times.
+    assert moved[:, 5:15].all() and not moved[:, 15:].any() and not moved[:, :5].any()
+    full = Decoder(CONFIGS["llama"])
+    assert model.flops_per_token(4) == full.flops_per_token(4)
+    assert model.flops_per_token(40) < full.flops_per_token(40)
 
 
 def test_documents_in_one_row_are_as_if_alone(model):
@@ -214,7 +237,7 @@ def test_a_bfloat16_model_decodes_through_its_own_cache(model):
     cache = model.new_cache(2, 9)
     with torch.no_grad():
         pieces = [model(ids[:, :6], cache=cache), model(ids[:, 6:7], cache=cache)]
-    assert cache.storage.dtype == torch.bfloat16
+    assert cache.layers[0].keys.dtype == torch.bfloat16
     whole = model(ids[:, :7]).float()
     error = (torch.cat(pieces, 1).float() - whole).abs().max() / whole.abs().max()
     assert error < 0.05
