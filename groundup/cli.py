@@ -10,116 +10,28 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from groundup import __version__
+from groundup.cli_options import (
+    EXAMPLES,
+    HELP,
+    Chat,
+    Data,
+    Doctor,
+    Embed,
+    Generate,
+    Inspect,
+    Score,
+    Show,
+    Tokens,
+    View,
+)
 from groundup.config import UserError, did_you_mean
-from groundup.infer.config import CHAT_SAMPLING, SamplingConfig
+from groundup.infer.config import SamplingConfig
 
-HELP = """groundup: language models from the ground up.
-
-  groundup speedrun RECIPE [--run DIR] [--section.key VALUE ...]   raw text to a chat model
-  groundup chat MODEL [--prompt TEXT]                              talk to it
-  groundup generate MODEL --prompt TEXT [--max-tokens N]           let it write
-  groundup score MODEL --text FILE                                 how well it predicts a text
-  groundup inspect MODEL                                           its parts, sizes and costs
-  groundup view MODEL --messages FILE                              what a chat trains on, coloured
-  groundup tokens MODEL [--text FILE]                              how well its tokenizer compresses
-  groundup data                                                    texts a recipe can name
-  groundup show [TOPIC] [--out FILE]                               how something works, in a picture
-  groundup doctor                                                  what this machine can do
-
-MODEL is a model folder, or a run folder such as runs/demo.
-Examples:
-  groundup speedrun recipes/demo.toml --run runs/first --pretrain.minutes 2
-  groundup chat runs/demo --prompt "Hi! How are you?"
-`groundup VERB --help` lists a verb's options."""
-
-
-EXAMPLES = {
-    "speedrun": "recipes/demo.toml --run runs/first --pretrain.minutes 2",
-    "chat": 'runs/demo --prompt "Hi! How are you?"',
-    "generate": 'runs/demo --prompt "ROMEO:" --max-tokens 200 --samples 3',
-    "score": "runs/demo --text README.md",
-    "inspect": "runs/demo",
-    "view": "runs/demo --messages chat.json",
-    "tokens": "runs/demo --text README.md",
-    "data": "",
-    "show": "schedules --out schedules.png",
-    "doctor": "--json",
-}
 Arguments = TypeVar("Arguments")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chat:
-    model: str
-    prompt: str | None = None
-    """Answer this once and leave."""
-    system: str = ""
-    """What the model is told before the first turn."""
-    sampling: SamplingConfig = CHAT_SAMPLING
-
-
-@dataclass(frozen=True, kw_only=True)
-class Generate:
-    model: str
-    prompt: str = ""
-    """The text to continue; empty starts a document."""
-    greedy: bool = False
-    """Always take the most likely token."""
-    samples: int = 1
-    """How many continuations to write, one after another; each has its own noise."""
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Score:
-    model: str
-    text: str = ""
-    """A UTF-8 text file, scored as one document."""
-    length: int = 0
-    """Tokens per window; 0 is the model's context length."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Inspect:
-    model: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class View:
-    model: str
-    messages: str = ""
-    """A JSON file: a list of {"role", "content"}, alone or as "messages" like a chat's /save."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tokens:
-    model: str
-    text: str = ""
-    """A UTF-8 text file of your own, beside the built-in samples."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Data:
-    pass
-
-
-@dataclass(frozen=True, kw_only=True)
-class Show:
-    topic: str
-    """What about; `groundup show` alone lists the topics."""
-    out: str = ""
-    """Where to save the picture, .png or .svg; empty is TOPIC.png in this folder."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Doctor:
-    json: bool = False
-    """Print JSON instead of a table."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -145,6 +57,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
         _leave(f"{error.strerror or error}{where}. What was saved before is intact.")
+    except (MemoryError, RuntimeError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        _leave(
+            "Out of memory: take a smaller model, a shorter context, or fewer rows at once "
+            "(train.micro_rows). What was saved before is intact."
+        )
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -190,8 +109,10 @@ def generate(words: list[str]) -> None:
 
     sampling = options.sampling
     if options.greedy:
+        if sampling.temperature != SamplingConfig().temperature:
+            raise UserError("--greedy means --temperature 0: give one of the two.")
         sampling = dataclasses.replace(sampling, temperature=0.0)
-    model, tokenizer, _ = _load(options.model)
+    model, tokenizer, _ = _load(options.model, text=True)
     ids = [*opening(tokenizer), *tokenizer.encode(options.prompt)]
     use_utf8(sys.stdout)
     if options.samples != 1:
@@ -211,9 +132,20 @@ def score(words: list[str]) -> None:
         raise UserError("Name the text to score: groundup score MODEL --text FILE")
     from groundup.eval.bpb import score_text_file
 
-    model, tokenizer, policy = _load(options.model)
+    model, tokenizer, policy = _load(options.model, text=True)
     result = score_text_file(model, tokenizer, options.text, policy, options.length)
     print(json.dumps(result.as_dict()))
+
+
+def embed(words: list[str]) -> None:
+    """a vector for each line of a text, as JSON; needs an encoder"""
+    options = _parse(Embed, words, "embed")
+    if not options.text:
+        raise UserError("Name the text to embed: groundup embed MODEL --text FILE")
+    from groundup.infer.embed import embed_file
+
+    for vector in embed_file(options.model, options.text):
+        print(json.dumps(vector))
 
 
 def inspect(words: list[str]) -> None:
@@ -298,7 +230,7 @@ def doctor(words: list[str]) -> None:
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     verb.__name__: verb
-    for verb in (speedrun, chat, generate, score, inspect, view, tokens, data, show, doctor)
+    for verb in (speedrun, chat, generate, score, embed, inspect, view, tokens, data, show, doctor)
 }
 
 
@@ -332,15 +264,26 @@ def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
     return value, rest
 
 
-def _load(name: str) -> Any:
-    """Model, tokenizer and policy for inference: on the GPU where there is one, in fp32."""
-    from groundup.device import DeviceConfig, detect
-    from groundup.models.folder import load_model, resolve_model
+def _load(name: str, text: bool = False) -> Any:
+    """Model, tokenizer and policy for inference: on the GPU where there is one, in fp32.
 
-    folder = resolve_model(name)
+    Of a run: its chat model, or with `text` the one that was trained on text alone.
+    """
+    from groundup.device import DeviceConfig, detect
+    from groundup.models.folder import STAGES, TEXT_STAGES, load_model, resolve_model
+
+    folder = resolve_model(name, TEXT_STAGES if text else STAGES)
     policy = detect(DeviceConfig(dtype="float32", deterministic=False))
     model, tokenizer, _ = load_model(folder, policy.device)
     return model, tokenizer, policy
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """torch has a class of its own for GPUs alone; on a CPU its allocator only says so."""
+    words = str(error).lower()
+    return (
+        isinstance(error, MemoryError) or "out of memory" in words or "t allocate memory" in words
+    )
 
 
 def _leave(message: str) -> None:
