@@ -103,8 +103,7 @@ def detect(config: DeviceConfig | None = None, local_rank: int = 0) -> Policy:
 
     config = config or DeviceConfig()
     device = _pick_device(config.device, local_rank)
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = config.threads or max(1, available_cores() // processes)
+    threads = config.threads or _default_threads()
     torch.set_num_threads(threads)
     kind = device.split(":")[0]
     if kind == "cpu":
@@ -256,6 +255,19 @@ def peak_memory_mb(device: str = "cpu") -> float:
 
     unit = 2**20 if platform.system() == "Darwin" else 2**10  # bytes there, kilobytes elsewhere
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
+
+
+def _default_threads() -> int:
+    """The cores we may use, shared by the processes of this machine; fewer where OMP says so."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE")
+    if processes:  # torchrun sets OMP_NUM_THREADS to 1 by itself, so it is nobody's wish
+        return max(1, available_cores() // int(processes))
+    wished = os.environ.get("OMP_NUM_THREADS", "")
+    return (
+        min(available_cores(), int(wished))
+        if wished.isdecimal() and int(wished)
+        else (available_cores())
+    )
 
 
 def _pick_device(wanted: str, local_rank: int) -> str:

@@ -88,7 +88,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
         data = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist.") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); it may have been cut off.") from None
     if not isinstance(data, dict):
         raise UserError(f"{path} should hold a JSON object, but holds a {type(data).__name__}.")

@@ -165,6 +165,33 @@ def test_a_tokenizer_made_elsewhere_may_have_no_bos(
     assert "cannot hold a chat" in refused("chat", model, "--prompt", "Hi!")
 
 
+def test_greedy_and_a_temperature_are_two_wishes(refused: Refused, tiny_run: Path) -> None:
+    assert "give one of the two" in refused(
+        "generate", tiny_run, "--greedy", "--temperature", "0.5"
+    )
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_too_little_memory_is_said_in_a_sentence(
+    refused: Refused, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("groundup.models.folder.load_model", fail)
+    assert "Out of memory: take a smaller model" in refused("inspect", tiny_run)
+    monkeypatch.setattr("groundup.models.folder.load_model", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect", str(tiny_run)])
+
+
 def test_texts_that_cannot_be_scored(refused: Refused, tiny_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "text.txt"
     assert "Name the text" in refused("score", tiny_run)

@@ -120,3 +120,11 @@ print(count, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 10
     (tmp_path / "long.txt").rename(tmp_path / "long.jsonl")
     sentence = refused("speedrun", recipe(tmp_path / "long.jsonl"), "--run", tmp_path / "run")
     assert "line 1 is longer than 64 MB" in sentence
+
+
+def test_a_row_longer_than_the_text_is_refused(
+    refused: Refused, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    words = ("--run", tmp_path / "run", "--model.context-length", "1000000")
+    sentence = refused("speedrun", tiny_recipe, *words)
+    assert "context_length is 1000000, but there are only" in sentence

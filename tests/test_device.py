@@ -84,7 +84,23 @@ def test_threads_are_shared_between_the_processes_of_a_machine(
     monkeypatch.setattr(device, "available_cores", lambda: 8)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "3")
     config = DeviceConfig(device="cpu", dtype="float32", compile="off")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # torchrun's, not the user's
     assert detect(config).threads == 2 == torch.get_num_threads()
+
+
+@pytest.mark.parametrize(("wished", "threads"), [("3", 3), ("99", 8), ("", 8), ("all", 8)])
+def test_fewer_threads_where_omp_says_so(
+    monkeypatch: pytest.MonkeyPatch, wished: str, threads: int
+) -> None:
+    monkeypatch.setattr(device, "available_cores", lambda: 8)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setenv("OMP_NUM_THREADS", wished)
+    before = torch.get_num_threads()
+    try:
+        config = DeviceConfig(device="cpu", dtype="float32", compile="off")
+        assert detect(config).threads == threads == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_available_cores_is_cut_by_affinity() -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,10 @@ from groundup.text.tokenizer import Tokenizer, load_tokenizer
 
 STAGES = ("rl", "sft", "mid", "base")
 """Where a run keeps its models, the furthest stage first."""
+TEXT_STAGES = ("mid", "base", "sft", "rl")
+"""The same for continuing and scoring text, which a chat model has half forgotten."""
+LONGEST_CONTEXT = 1 << 22
+"""Beyond this a config is taken for damaged: the tables of RoPE grow with it."""
 _FORMAT = 1
 
 
@@ -47,11 +52,11 @@ def save_model(
     """Write the whole folder, or leave the old one untouched. `meta` is any JSON: what made it."""
     config = model.config
     require(
-        tokenizer.vocab_size == config.vocab_size,
+        tokenizer.vocab_size <= config.vocab_size,
         f"The model has {config.vocab_size} token ids, but the tokenizer {tokenizer.vocab_size}. "
-        "They must be equal.",
+        "It must not have more.",
     )
-    begin, end = tokenizer.special["<|bos|>"], tokenizer.special["<|end|>"]
+    begin, end = tokenizer.special.get("<|bos|>"), tokenizer.special.get("<|end|>")
     facts = {
         "format": _FORMAT,
         "model": to_dict(config),
@@ -59,7 +64,8 @@ def save_model(
         "meta": dict(meta),
     }
     # A document of the base model ends where the next begins; a reply ends with <|end|>.
-    generation = {"bos_token_id": begin, "eos_token_id": [end, begin], "pad_token_id": end}
+    ends = [id for id in (end, begin) if id is not None]
+    generation = {"bos_token_id": begin, "eos_token_id": ends, "pad_token_id": (*ends, None)[0]}
     dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
     ids = {"bos_token_id": begin, "eos_token_id": end, "dtype": dtype}
     with atomic_folder(folder) as temporary:
@@ -97,16 +103,16 @@ def load_model(
     return model.to(getattr(torch, dtype)).eval(), tokenizer, meta
 
 
-def resolve_model(name: str | Path) -> Path:
+def resolve_model(name: str | Path, stages: Sequence[str] = STAGES) -> Path:
     """The model folder a user means: a model folder, a run folder, or the name of a pulled model.
 
-    Of a run, the model of the furthest stage is taken: rl, sft, mid, base.
+    Of a run, the first of `stages` that has left a model is taken; as it stands, the furthest one.
     """
     path = Path(name).expanduser()
     if path.is_file():
         raise UserError(f"{path} is a file; a model is a folder that holds config.json.")
     for candidate in (path, cache_folder() / "models" / str(name)):
-        for folder in (candidate, *(candidate / stage for stage in STAGES)):
+        for folder in (candidate, *(candidate / stage for stage in stages)):
             if (folder / "config.json").is_file():
                 return folder
     if path.is_dir():
@@ -152,30 +158,71 @@ def _read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
 
 
 def _read_weights(folder: Path, config: DecoderConfig) -> dict[str, Tensor]:
-    """Tensors under our names, after checking every name and shape against the file's header."""
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        pickles = [p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-        note = f" {pickles[0]} is a pickle, which can run code when read." if pickles else ""
-        raise UserError(f"{path} does not exist.{note} Only safetensors files are read.")
-    with torch.device("meta"):
-        expected = _to_file(config, Decoder(config).state_dict())
-    shapes = {name: list(tensor.shape) for name, tensor in expected.items()}
+    """Tensors under our names, after checking every name and shape against the files' headers."""
+    paths = _weight_files(folder)
+    where = paths[0] if len(paths) == 1 else folder
+    known = _is_known_to_transformers(config)
+    with ExitStack() as stack:
+        files: dict[str, Any] = {}
+        for path in paths:
+            with _readable(path):
+                file = stack.enter_context(safe_open(path, framework="pt"))
+                files |= {name: file for name in file.keys()}  # noqa: SIM118  (not a dict)
+        _check_size(config, len(files), where)
+        with torch.device("meta"):
+            expected = _to_file(config, Decoder(config).state_dict())
+        header = strip_wrappers({name: name for name in files})
+        stored = drop_redundant(config, header) if known else header
+        found = {name: files[key].get_slice(key).get_shape() for name, key in stored.items()}
+        if problem := mismatch({name: list(t.shape) for name, t in expected.items()}, found):
+            raise UserError(f"{where} does not fit its config: it {problem}.")
+        with _readable(where):
+            tensors = {name: files[key].get_tensor(key) for name, key in stored.items()}
+    return from_hf_state(config, tensors) if known else tensors
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """model.safetensors, or the files that a large model's index names."""
+    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    if path.is_file():
+        return [path]
+    if index.is_file():
+        parts = read_json(index).get("weight_map")
+        names = sorted({str(part) for part in parts.values()}) if isinstance(parts, dict) else []
+        for name in names:
+            require(
+                Path(name).name == name and name.endswith(".safetensors"),
+                f"{index} names {name!r}, which is not a .safetensors file beside it.",
+            )
+            require((folder / name).is_file(), f"{folder / name} does not exist, but {index} is.")
+        if names:
+            return [folder / name for name in names]
+    pickles = [p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
+    note = f" {pickles[0]} is a pickle, which can run code when read." if pickles else ""
+    raise UserError(f"{path} does not exist.{note} Only safetensors files are read.")
+
+
+def _check_size(config: DecoderConfig, num_tensors: int, where: Path) -> None:
+    """Refuse a config that would build more than the weights can fill."""
+    require(
+        config.num_layers <= num_tensors,
+        f"{where} does not fit its config: {num_tensors} tensors cannot fill "
+        f"{config.num_layers:,} layers.",
+    )
+    require(
+        config.context_length <= LONGEST_CONTEXT,
+        f"{where}: its config has a context_length of {config.context_length:,}, which is absurd.",
+    )
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
     try:
-        with safe_open(path, framework="pt") as file:
-            known = _is_known_to_transformers(config)
-            names = {name: name for name in file.keys()}  # noqa: SIM118  (not a dict)
-            header = strip_wrappers(names)
-            stored = drop_redundant(config, header) if known else header
-            found = {name: file.get_slice(key).get_shape() for name, key in stored.items()}
-            if problem := mismatch(shapes, found):
-                raise UserError(f"{path} does not fit its config: it {problem}.")
-            tensors = {name: file.get_tensor(key) for name, key in stored.items()}
+        yield
     except SafetensorError as error:
         raise UserError(
             f"{path} is damaged or cut off ({error}). Fetch or save it again."
         ) from None
-    return from_hf_state(config, tensors) if known else tensors
 
 
 def _check_tokenizer(

@@ -126,12 +126,13 @@ class Console:
             self.out.print(f"  step {row['step']}: held-out {self._figures(row)}")
         self._move(row["step"])
 
-    def done(self, folder: Path, seconds: float, prompt: str) -> None:
-        """The end of a run: where its report is, and how to use its model on such a prompt."""
+    def done(self, folder: Path, seconds: float, prompt: str, chats: bool) -> None:
+        """The end of a run: where its report is, and how to use its models."""
         name, prompt = shlex.quote(str(folder)), shlex.quote(prompt.strip())
         self.out.print(f"[bold green]Done[/] in {format_seconds(seconds)}.")
         self.say(f"report   {folder / 'report.html'}")
-        self.say(f"talk     groundup chat {name}")
+        if chats:
+            self.say(f"talk     groundup chat {name}")
         self.say(f"write    groundup generate {name} --prompt {prompt} --max-tokens 200")
 
     def _move(self, count: float) -> None:

@@ -93,9 +93,9 @@ def speedrun(config: RunConfig, folder: Path) -> Path:
     model_shape(config, config.tokenizer.vocab_size)  # an impossible one is refused before any work
     with open_run(config, folder) as run:
         walk(run, all_stages())
-        prompts: tuple[str, ...] = vars(config)["evaluate"].prompts
-        prompt = prompts[0] if prompts else "Once upon a time"
-        run.console.done(folder, time.perf_counter() - started, prompt)
+        prompt = vars(config)["pretrain"].sample_prompt or "Once upon a time"
+        chats = run.model_folder("rl", "sft") is not None
+        run.console.done(folder, time.perf_counter() - started, prompt, chats)
     return folder
 
 

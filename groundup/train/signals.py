@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from types import FrameType, TracebackType
+
+log = logging.getLogger(__name__)
 
 
 class Stopped(Exception):
@@ -39,5 +42,6 @@ class StopRequest:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.name = signal.Signals(number).name
+        log.warning("%s: leaving after this step; once more leaves at once.", self.name)
         for known, handler in self._previous.items():
             signal.signal(known, handler)

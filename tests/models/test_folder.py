@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from groundup.config import UserError
 from groundup.models.decoder import Decoder
-from groundup.models.folder import load_model, resolve_model, save_model
+from groundup.models.folder import TEXT_STAGES, load_model, resolve_model, save_model
 from groundup.models.presets import gpt2, llama, qwen3
 
 META = {"stage": "base", "steps": 12, "val_bpb": 1.5, "nested": {"é": [1, None]}}
@@ -227,6 +227,13 @@ def test_resolve_model(places, name, expected):
     assert resolve_model(name).resolve() == places / expected
 
 
+def test_text_wants_the_model_of_texts(places):
+    assert resolve_model("runs/demo", TEXT_STAGES).resolve() == places / "runs/demo/base"
+    assert resolve_model("smollm2", TEXT_STAGES).resolve() == places / "cache/models/smollm2"
+    shutil.rmtree(places / "runs/demo/base")
+    assert resolve_model("runs/demo", TEXT_STAGES).resolve() == places / "runs/demo/sft"
+
+
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -239,3 +246,67 @@ def test_resolve_model(places, name, expected):
 def test_resolve_model_helps(places, name, message):
     with pytest.raises(UserError, match=message):
         resolve_model(name)
+
+
+def test_weights_in_several_files_are_read_together(folder, tiny_model):
+    tensors = load_file(folder / "model.safetensors")
+    names = sorted(tensors)
+    parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+    for part, held in parts.items():
+        save_file({name: tensors[name] for name in held}, folder / part)
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {name: part for part, held in parts.items() for name in held}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    loaded, _, _ = load_model(folder)
+    for name, tensor in tiny_model.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], tensor), name
+    (folder / "b.safetensors").unlink()
+    with pytest.raises(UserError, match=r"b.safetensors does not exist"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize("part", ["../a.safetensors", "/etc/passwd", "weights.bin"])
+def test_an_index_names_files_beside_it_alone(folder, part):
+    (folder / "model.safetensors").unlink()
+    index = {"weight_map": {QUERY: part}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(UserError, match="not a .safetensors file beside it"):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ("num_hidden_layers", "cannot fill 1,000,000,000,000 layers"),
+        ("max_position_embeddings", "context_length of 1,000,000,000,000"),
+        ("vocab_size", "'model.embed_tokens.weight' of shape"),
+        ("intermediate_size", "of shape"),
+    ],
+)
+def test_an_absurd_config_is_refused_without_building_it(folder, field, message):
+    (folder / "groundup.json").unlink()
+    data = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(data | {field: 10**12}))
+    with pytest.raises(UserError, match=message):
+        load_model(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda h: h[QUERY].update(data_offsets=[0, 1 << 60]),
+        lambda h: h[QUERY].update(shape=[1 << 40, 1 << 40]),
+        lambda h: h[QUERY].update(dtype="X99"),
+        lambda h: h.update({QUERY: 7}),
+    ],
+)
+def test_a_hostile_header_is_refused(folder, change):
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    change(header)
+    raw = json.dumps(header).encode()
+    path.write_bytes(len(raw).to_bytes(8, "little") + raw + data[8 + size :])
+    with pytest.raises(UserError, match="damaged or cut off"):
+        load_model(folder)

@@ -94,7 +94,7 @@ def test_gpus_add_up_and_a_shared_cpu_does_not(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_last_words_fit_the_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    Console().done(Path("runs/my run"), 3.0, "It's [late]\n")
+    Console().done(Path("runs/my run"), 3.0, "It's [late]\n", chats=True)
     error = capsys.readouterr().err
     assert "groundup chat 'runs/my run'" in error
     assert "[late]" in error and "ROMEO" not in error

@@ -35,6 +35,13 @@ def test_a_signal_saves_before_leaving(make_trainer: Any, tmp_path: Path, name: 
     assert parts.sink.losses() + again.sink.losses() == whole.sink.losses()
 
 
+def test_the_first_signal_says_what_it_waits_for(caplog: pytest.LogCaptureFixture) -> None:
+    with StopRequest() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        assert stop.name == "SIGTERM"
+    assert caplog.messages == ["SIGTERM: leaving after this step; once more leaves at once."]
+
+
 def test_a_second_signal_acts_at_once() -> None:
     with StopRequest() as stop:
         signal.raise_signal(signal.SIGINT)

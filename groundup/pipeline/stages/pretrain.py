@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from groundup.config import require
 from groundup.pipeline.stage import Stage
 from groundup.pipeline.store import read_index
 from groundup.pipeline.training import TrainingSection, run_training, verify
@@ -35,9 +36,16 @@ def work(run: Run, section: PretrainSection) -> dict[str, Any]:
     index = read_index(run.folder)
     verify(run, [*run.shards("train"), *run.shards("heldout")])
     shape = model_shape(run.config, run.tokenizer.vocab_size)
+    train = run.shards("train")
+    available = sum(shards.num_tokens for shards in train)
+    require(
+        shape.context_length <= available,
+        f"model.context_length is {shape.context_length}, but there are only {available} tokens "
+        "to train on. Shorten it, or add text.",
+    )
     model = Decoder(shape).to(run.policy.torch_device)
     loader = PretrainLoader(
-        run.shards("train"),
+        train,
         [source["weight"] for source in index],
         shape.context_length,
         rows_per_step(run.config, section, shape),
