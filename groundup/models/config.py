@@ -55,11 +55,12 @@ class DecoderConfig:
             f"embedding_dropout should be at least 0 and below 1, but is {self.embedding_dropout}.",
         )
         require(self.init_std > 0, f"init_std should be above 0, but is {self.init_std}.")
-        head_width = self.attention.head_width
+        turned = self.attention.rotary_width
+        name = "head_width" if self.attention.latent is None else "latent.rope_width"
         require(
-            self.positions.kind != "rope" or head_width % 2 == 0,
-            f"attention.head_width {head_width} is odd, but rotary positions turn channels in "
-            f"pairs: choose {head_width + 1}, or another positions.kind.",
+            self.positions.kind != "rope" or turned % 2 == 0,
+            f"attention.{name} {turned} is odd, but rotary positions turn channels in pairs: "
+            f"choose {turned + 1}, or another positions.kind.",
         )
 
 
@@ -71,7 +72,7 @@ def num_matmul_weights(config: DecoderConfig) -> int:
     through, and the router adds D·X.
     """
     heads, network, width = config.attention, config.feed_forward, config.width
-    projections = 2 * (heads.num_heads + heads.num_kv_heads) * heads.head_width * width
+    projections = heads.num_weights(width)
     experts = network.experts
     passed = network.width if experts is None else experts.top_k * network.width
     router = 0
@@ -95,4 +96,4 @@ def flops_per_token(config: DecoderConfig, length: int) -> int:
     for layer in range(config.num_layers):
         window = min(heads.window(layer) or length, length)
         seen += window * (2 * length - window) // length
-    return 6 * num_matmul_weights(config) + 6 * seen * heads.num_heads * heads.head_width
+    return 6 * num_matmul_weights(config) + 6 * seen * heads.mixing_width

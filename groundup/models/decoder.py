@@ -42,7 +42,7 @@ class Decoder(nn.Module):
         if positions.kind == "learned":
             self.position_embedding = nn.Embedding(config.context_length, width)
         elif positions.kind == "rope":
-            self.rotary = RotaryPositions(heads.head_width, config.context_length, positions)
+            self.rotary = RotaryPositions(heads.rotary_width, config.context_length, positions)
         elif positions.kind == "t5":
             self.relative_bias = RelativeBias(
                 heads.num_heads, positions.num_buckets, positions.max_distance, bidirectional=False

@@ -45,6 +45,7 @@ class Attention(nn.Module):
         self, width: int, config: AttentionConfig, norm: NormConfig, memory_width: int | None = None
     ) -> None:
         super().__init__()
+        assert config.latent is None and config.differential is None, "these have their own class"
         self.config = config
         query_width = config.num_heads * config.head_width
         key_width = config.num_kv_heads * config.head_width
@@ -53,6 +54,7 @@ class Attention(nn.Module):
         self.key = nn.Linear(source, key_width, bias=config.qkv_bias)
         self.value = nn.Linear(source, key_width, bias=config.qkv_bias)
         self.out = nn.Linear(query_width, width, bias=config.out_bias)
+        self.gate = nn.Linear(width, query_width, bias=False) if config.gate else None
         self.query_norm = RMSNorm(config.head_width, norm.eps) if config.qk_norm else None
         self.key_norm = RMSNorm(config.head_width, norm.eps) if config.qk_norm else None
 
@@ -79,15 +81,15 @@ class Attention(nn.Module):
             assert cache is None and rotation is None, "a memory has its own keys and no positions"
         dropout = config.dropout if self.training else 0.0
         mixed = attend(query.transpose(1, 2), *memory, mask, dropout, config.scale)  # (B, H, T, E)
-        y = self.out(mixed.transpose(1, 2).flatten(2))
+        found = mixed.transpose(1, 2).flatten(2)
+        y = self.out(found if self.gate is None else found * torch.sigmoid(self.gate(x)))
         return F.dropout(y, config.out_dropout, self.training) if config.out_dropout else y
 
     def new_cache(self, batch: int, capacity: int, window: int = 0) -> LayerCache:
         """An empty cache for `batch` rows of up to `capacity` tokens; a window keeps its own."""
         config, weight = self.config, self.key.weight
         places = min(capacity, 2 * window) if window else capacity
-        shape = (2, batch, config.num_kv_heads, places, config.head_width)
-        keys, values = torch.zeros(shape, device=weight.device, dtype=weight.dtype)
+        keys, values = weight.new_zeros(2, batch, config.num_kv_heads, places, config.head_width)
         return RollingCache(keys, values, window) if window else LayerCache(keys, values)
 
     def remember(self, source: Tensor, rotation: Rotation | None = None) -> Memory:

@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from groundup.nn.attention import Attention, Memory
 from groundup.nn.cache import LayerCache
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig
+from groundup.nn.differential_attention import DifferentialAttention
 from groundup.nn.feed_forward import build_feed_forward
+from groundup.nn.latent_attention import LatentAttention
 from groundup.nn.masks import Plan
 from groundup.nn.norms import build_norm
 from groundup.nn.positions import Rotation
@@ -40,7 +42,7 @@ class Block(nn.Module):
         super().__init__()
         self.placement, self.stream_scale = norm.placement, stream_scale
         self.attention_norm = build_norm(norm, width)
-        self.attention = Attention(width, attention, norm)
+        self.attention = build_attention(width, attention, norm)
         self.cross_norm = self.cross_attention = None
         if memory_width is not None:
             self.cross_norm = build_norm(norm, width)
@@ -87,3 +89,14 @@ class Block(nn.Module):
         if out_norm is not None:
             return x + out_norm(branch(norm(x)))
         return norm(self.stream_scale * x + branch(x))
+
+
+def build_attention(
+    width: int, config: AttentionConfig, norm: NormConfig
+) -> Attention | LatentAttention | DifferentialAttention:
+    """The self-attention a config names."""
+    if config.latent is not None:
+        return LatentAttention(width, config, norm)
+    if config.differential is not None:
+        return DifferentialAttention(width, config, norm)
+    return Attention(width, config, norm)

@@ -10,61 +10,27 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from groundup.config import UserError, did_you_mean, require
+from groundup.config import require
+from groundup.nn.attention_config import AttentionConfig, LatentConfig
+from groundup.nn.checks import at_least_one, choice, probability
+
+__all__ = [
+    "Activation",
+    "AttentionConfig",
+    "ExpertsConfig",
+    "FeedForwardConfig",
+    "LatentConfig",
+    "NormConfig",
+    "NormPlacement",
+    "PositionKind",
+    "PositionsConfig",
+    "RopeScaling",
+    "gated_width",
+]
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
 NormPlacement = Literal["pre", "post", "sandwich", "deepnorm"]
 _ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
-
-
-@dataclass(frozen=True, kw_only=True)
-class AttentionConfig:
-    """Multi-head, grouped-query or multi-query attention, by the number of key/value heads.
-
-    num_heads = num_kv_heads is multi-head (MHA), num_kv_heads = 1 is multi-query (MQA), anything
-    between is grouped-query (GQA, Ainslie et al. 2023, arXiv:2305.13245). The projections map
-    width D to H·E and K·E, so the head width E need not be D/H.
-    """
-
-    num_heads: int
-    num_kv_heads: int
-    head_width: int
-    qkv_bias: bool = False
-    out_bias: bool = False
-    qk_norm: bool = False
-    """RMSNorm over each query's and key's head width, before RoPE (as Qwen3 does)."""
-    scale: float | None = None
-    """What scores are multiplied by; 1/√head_width when left out. T5 has 1."""
-    windows: tuple[int, ...] = ()
-    """Layer i sees the last windows[i % len] keys, itself included; 0 is all. Mistral: (4096,)."""
-    dropout: float = 0.0
-    """Probability of dropping an attention weight."""
-    out_dropout: float = 0.0
-    """Probability of dropping an output value before it joins the residual stream."""
-
-    def __post_init__(self) -> None:
-        _at_least_one("attention", self, "num_heads", "num_kv_heads", "head_width")
-        _probability("attention", self, "dropout", "out_dropout")
-        require(
-            self.scale is None or self.scale > 0,
-            f"attention.scale should be above 0, but is {self.scale}; leave it out for "
-            "1/√head_width.",
-        )
-        require(
-            not self.windows or (min(self.windows) >= 0 and max(self.windows) > 0),
-            f"attention.windows should be numbers of keys, 0 for all, but is {self.windows}; leave "
-            "it out to let every layer see all.",
-        )
-        require(
-            self.num_heads % self.num_kv_heads == 0,
-            f"attention.num_kv_heads {self.num_kv_heads} does not divide attention.num_heads "
-            f"{self.num_heads}: each key/value head must serve the same number of query heads. "
-            f"Choose one of {_divisors(self.num_heads)}.",
-        )
-
-    def window(self, layer: int) -> int:
-        """How many keys this layer sees, itself included; 0 for all."""
-        return self.windows[layer % len(self.windows)] if self.windows else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,8 +60,8 @@ class RopeScaling:
     """What queries and keys are multiplied by; 0.1·ln(factor) + 1 when left out. yarn only."""
 
     def __post_init__(self) -> None:
-        _choice("positions.scaling.kind", self.kind, ("linear", "ntk", "yarn", "llama3"))
-        _at_least_one("positions.scaling", self, "factor")
+        choice("positions.scaling.kind", self.kind, ("linear", "ntk", "yarn", "llama3"))
+        at_least_one("positions.scaling", self, "factor")
         defaults = self._defaults()
         for name in ("original_context", "slow_turns", "fast_turns", "attention_factor"):
             given = getattr(self, name) is not None
@@ -155,8 +121,8 @@ class PositionsConfig:
     """From where on all distances are one to t5."""
 
     def __post_init__(self) -> None:
-        _choice("positions.kind", self.kind, get_args(PositionKind))
-        _choice("positions.layout", self.layout, ("half", "interleaved"))
+        choice("positions.kind", self.kind, get_args(PositionKind))
+        choice("positions.layout", self.layout, ("half", "interleaved"))
         require(self.theta > 1, f"positions.theta should be above 1, but is {self.theta}.")
         require(
             self.kind == "rope" or (self.scaling is None and self.layout == "half"),
@@ -204,9 +170,9 @@ class ExpertsConfig:
 
     def __post_init__(self) -> None:
         where = "feed_forward.experts"
-        _at_least_one(where, self, "num_experts", "top_k")
-        _choice(f"{where}.score", self.score, ("softmax", "sigmoid"))
-        _choice(f"{where}.balance", self.balance, ("loss", "bias", "none"))
+        at_least_one(where, self, "num_experts", "top_k")
+        choice(f"{where}.score", self.score, ("softmax", "sigmoid"))
+        choice(f"{where}.balance", self.balance, ("loss", "bias", "none"))
         require(
             self.top_k <= self.num_experts,
             f"{where}.top_k {self.top_k} is more than {where}.num_experts {self.num_experts}.",
@@ -239,10 +205,10 @@ class FeedForwardConfig:
     experts: ExpertsConfig | None = None
 
     def __post_init__(self) -> None:
-        _choice("feed_forward.kind", self.kind, ("gated", "plain"))
-        _choice("feed_forward.activation", self.activation, _ACTIVATIONS)
-        _at_least_one("feed_forward", self, "width")
-        _probability("feed_forward", self, "dropout")
+        choice("feed_forward.kind", self.kind, ("gated", "plain"))
+        choice("feed_forward.activation", self.activation, _ACTIVATIONS)
+        at_least_one("feed_forward", self, "width")
+        probability("feed_forward", self, "dropout")
         require(
             self.experts is None or not self.bias,
             "feed_forward.bias is not available with feed_forward.experts; set it to false.",
@@ -271,8 +237,8 @@ class NormConfig:
         return self.placement in ("post", "deepnorm")
 
     def __post_init__(self) -> None:
-        _choice("norm.kind", self.kind, ("rmsnorm", "layernorm"))
-        _choice("norm.placement", self.placement, ("pre", "post", "sandwich", "deepnorm"))
+        choice("norm.kind", self.kind, ("rmsnorm", "layernorm"))
+        choice("norm.placement", self.placement, ("pre", "post", "sandwich", "deepnorm"))
         require(self.eps > 0, f"norm.eps should be above 0, but is {self.eps}.")
 
 
@@ -283,26 +249,3 @@ def gated_width(width: int, multiple_of: int = 64) -> int:
     arXiv:2302.13971, section 2.2.
     """
     return -(-8 * width // (3 * multiple_of)) * multiple_of
-
-
-def _at_least_one(section: str, config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        require(value >= 1, f"{section}.{name} should be at least 1, but is {value}.")
-
-
-def _probability(section: str, config: object, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        require(
-            0 <= value < 1, f"{section}.{name} should be at least 0 and below 1, but is {value}."
-        )
-
-
-def _choice(where: str, value: str, options: tuple[str, ...]) -> None:
-    if value not in options:
-        raise UserError(f"{where} cannot be {value!r}.{did_you_mean(value, options)}")
-
-
-def _divisors(number: int) -> str:
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)

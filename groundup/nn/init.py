@@ -22,6 +22,7 @@ import torch
 from torch import nn
 
 from groundup.nn.config import NormPlacement
+from groundup.nn.differential_attention import LAMBDA_STD, DifferentialAttention
 from groundup.nn.moe import Router, StackedLinear
 from groundup.nn.norms import LayerNorm, RMSNorm
 
@@ -45,6 +46,8 @@ def initialize(
             child.weight.normal_(0.0, std)
         elif isinstance(child, (RMSNorm, LayerNorm)):
             child.weight.fill_(1.0)
+        elif isinstance(child, DifferentialAttention):
+            child.lambdas.normal_(0.0, LAMBDA_STD)
         if isinstance(child, (nn.Linear, LayerNorm, Router)) and child.bias is not None:
             child.bias.zero_()
 

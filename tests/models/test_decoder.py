@@ -15,6 +15,7 @@ from groundup.config import UserError
 from groundup.models.config import DecoderConfig, PositionsConfig
 from groundup.models.decoder import Decoder
 from groundup.models.presets import gpt2, llama, qwen3
+from groundup.nn.config import LatentConfig
 
 VOCABULARY, CONTEXT = 131, 41
 
@@ -39,6 +40,15 @@ CONFIGS: dict[str, DecoderConfig] = {
         for kind in ("sinusoidal", "alibi", "t5")
     },
     "windows": _with_attention(llama(**_shape(num_heads=3, num_kv_heads=1)), windows=(4, 0, 7)),
+    "gated": _with_attention(llama(**_shape(num_heads=3)), gate=True),
+    "differential": _with_attention(
+        llama(**_shape(num_heads=4, num_kv_heads=2, head_width=6)), differential=0.8, windows=(9, 0)
+    ),
+    "latent": _with_attention(
+        llama(**_shape(num_heads=3, num_kv_heads=3)),
+        latent=LatentConfig(rank=7, rope_width=4, value_width=5, query_rank=9),
+        windows=(0, 9),
+    ),
     "no-positions": dataclasses.replace(
         llama(**_shape(num_heads=2)), positions=PositionsConfig(kind="none"), head_bias=True
     ),
