@@ -105,6 +105,11 @@ class EncoderDecoder(nn.Module):
         initialize(self, config.init_std, layers, config.norm.placement)
         if config.embedding_std is not None:
             nn.init.normal_(self.embedding.weight, std=config.embedding_std)
+        heads = config.attention
+        if heads.scale is not None:  # let scores start as narrow as if divided by √E, as T5 does
+            for module in self.modules():
+                if isinstance(module, Attention):
+                    module.query.weight.data.mul_(heads.head_width**-0.5 / heads.scale)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of the decoder's shape, on its device and in its dtype."""

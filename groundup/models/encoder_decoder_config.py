@@ -108,6 +108,7 @@ def transformer(
         embedding_scale=width**0.5,
         embedding_dropout=dropout,
         embedding_std=width**-0.5,
+        init_std=width**-0.5,
     )
 
 
@@ -157,4 +158,5 @@ def t5(
         head_scale=1.0 if gated else width**-0.5,
         embedding_dropout=dropout,
         embedding_std=1.0,
+        init_std=width**-0.5,
     )

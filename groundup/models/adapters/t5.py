@@ -95,6 +95,7 @@ def from_hf_config(data: Mapping[str, Any]) -> EncoderDecoderConfig:
         head_scale=width**-0.5 if tied else 1.0,
         embedding_dropout=dropout,
         embedding_std=1.0,
+        init_std=width**-0.5,
     )
 
 
