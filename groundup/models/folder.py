@@ -103,6 +103,13 @@ def load_model(
     return model.to(getattr(torch, dtype)).eval(), tokenizer, meta
 
 
+def dtype_of(folder: Path) -> str:
+    """The number format of a model folder's weights, by its config.json."""
+    config = read_json(folder / "config.json")
+    named = str(config.get("dtype") or config.get("torch_dtype") or "float32")
+    return named if named in ("float32", "bfloat16", "float16") else "float32"
+
+
 def resolve_model(name: str | Path, stages: Sequence[str] = STAGES) -> Path:
     """The model folder a user means: a model folder, a run folder, or the name of a pulled model.
 

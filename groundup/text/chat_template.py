@@ -39,12 +39,18 @@ def derive_format(
         raise UserError(f"The chat template is {len(template):,} characters long; that is refused.")
     user, answer = _message("user", _USER), _message("assistant", _ANSWER)
     again, system = _message("user", _AGAIN), _message("system", _SYSTEM)
-    texts = _render(
+    *plain, told = _render(
         template,
         variables,
-        [([user], False), ([user, answer, again], False), ([user], True), ([user, answer], False)],
+        [
+            ([user], False),
+            ([user, answer, again], False),
+            ([user], True),
+            ([user, answer], False),
+            ([system, user], False),
+        ],
     )
-    alone, three, asked, answered = [_needed(text) for text in texts]
+    alone, three, asked, answered = [_needed(text) for text in plain]
     head, user_after = _around(alone, _USER)
     if not asked.startswith(alone):
         raise UserError("The chat template rewrites a conversation when a reply is asked for.")
@@ -61,7 +67,6 @@ def derive_format(
         Turn(role="user", before=user_before, after=user_after),
         Turn(role="assistant", before=assistant_before, after=assistant_after),
     ]
-    (told,) = _render(template, variables, [([system, user], False)])
     if told is not None and _SYSTEM in told:
         before, after = _around(told, _SYSTEM)
         begin = variables.get("bos_token", "")

@@ -17,12 +17,11 @@ from groundup.models.config import (
     PositionsConfig,
     RopeScaling,
 )
+from groundup.models.folder import LONGEST_CONTEXT
 from groundup.models.huggingface import family_of
 from groundup.nn.positions import change_layout
 
 ARCHITECTURES = ("llama", "qwen2", "qwen3")
-LONGEST_CONTEXT = 1 << 22
-"""Beyond this a file is taken for damaged: the tables of RoPE grow with it."""
 NAMES = {
     "embedding": "token_embd",
     "final_norm": "output_norm",

@@ -1,0 +1,36 @@
+"""A model of ours for other programs: a Hugging Face folder, or a GGUF file for llama.cpp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from groundup.config import UserError
+from groundup.models.folder import dtype_of, load_model, resolve_model, save_model
+from groundup.models.gguf.write import Precision, write_gguf
+from groundup.models.huggingface import family_of
+
+Target = Literal["hf", "gguf"]
+TARGETS = ("hf", "gguf")
+
+
+def export(name: str, to: Target, path: str | Path, precision: Precision = "f16") -> Path:
+    """Write the model a user calls `name` at `path`; returns it.
+
+    "hf" keeps the number format of the weights; "gguf" stores matrices in `precision`. Raises
+    UserError when the path is taken, or when others have no architecture that computes the same.
+    """
+    path = Path(path).expanduser()
+    if to not in TARGETS:
+        raise UserError(f"A model is exported to {' or '.join(TARGETS)}, not {to!r}.")
+    if path.exists() and (path.is_file() or any(path.iterdir())):
+        raise UserError(f"{path} exists already. Choose another path, or delete it.")
+    folder = resolve_model(name)
+    if to == "hf":
+        model, tokenizer, meta = load_model(folder, dtype=dtype_of(folder))
+        family_of(model.config)  # raises where transformers could not read it
+        save_model(path, model, tokenizer, meta)
+    else:
+        model, tokenizer, _ = load_model(folder)
+        write_gguf(path, model, tokenizer, precision, name=Path(name).name)
+    return path
