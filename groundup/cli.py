@@ -248,8 +248,7 @@ def quickstart(words: list[str]) -> None:
     outcomes = run(config, detect().torch_device, _show_step)
     print(table(outcomes))
     if path:
-        results = {one.family: one.as_dict() for one in outcomes}
-        write_json(Path(path), {"settings": dataclasses.asdict(config), "families": results})
+        write_json(Path(path), {one.family: one.as_dict() for one in outcomes})
 
 
 def doctor(words: list[str]) -> None:
