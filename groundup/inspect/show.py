@@ -17,6 +17,7 @@ TOPICS = {
     "formats": "fp32, fp16, bf16 and fp8: range, spacing, lost updates, and why losses are scaled",
     "memory": "what activation checkpointing saves and costs, measured (half a minute)",
     "gradients": "what reaches the blocks of a deep decoder, by where its norms stand (a minute)",
+    "masks": "who sees whom in attention: windows, prefixes, documents, sparse patterns",
     "cache": "generation with and without a key/value cache, measured (half a minute)",
 }
 """Topic, which is also the module's name, and one line about it."""
