@@ -161,6 +161,8 @@ def _read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
         version == _FORMAT,
         f"{ours} has format {version!r}, but this version reads {_FORMAT}. Upgrade groundup.",
     )
+    if "encoder" in facts:
+        return from_hf_config(read_json(folder / "config.json")), {}  # refused there, by name
     return from_dict(DecoderConfig, facts.get("model", {}), "model"), facts
 
 

@@ -10,6 +10,8 @@ import torch
 
 from groundup.config import UserError
 from groundup.infer.beam import beam_search, greedy_batch, length_penalty
+from groundup.infer.config import SamplingConfig
+from groundup.infer.generate import PlainReader, complete, complete_many
 from groundup.models.decoder import Decoder
 from groundup.models.encoder_decoder import EncoderDecoder, GivenSource
 from groundup.models.encoder_decoder_config import t5, transformer
@@ -111,3 +113,18 @@ def test_mistakes_are_named(model) -> None:
         beam_search(model, [1, 2], beams=1, max_tokens=16)
     with pytest.raises(UserError, match="equally long"):
         greedy_batch(model, [[1], [1, 2]], max_tokens=3)
+
+
+@pytest.mark.parametrize("family", [t5, transformer])
+def test_an_encoder_decoder_streams_like_a_decoder(family, tiny_tokenizer) -> None:
+    shape = SHAPE | {"vocab_size": tiny_tokenizer.vocab_size}
+    model = EncoderDecoder(family(**shape, context_length=32)).eval()
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    given: Any = model.given(torch.randint(0, 300, (1, 9)))
+    sampling = SamplingConfig(temperature=0.0, max_tokens=12)
+    reply = complete(given, tiny_tokenizer, [0], sampling, stop_ids=())
+    plain = complete(given, tiny_tokenizer, [0], sampling, stop_ids=(), reader=PlainReader(given))
+    assert reply.ids == plain.ids == greedy_batch(given, [[0]], max_tokens=12)[0]
+    several = complete_many(given, tiny_tokenizer, [0], SamplingConfig(seed=3, max_tokens=5), 3, ())
+    assert len({tuple(one.ids) for one in several}) > 1

@@ -79,6 +79,7 @@ def test_the_command_prints_one_vector_a_line(
     vectors = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(vector) for vector in vectors] == [20, 20]
     assert sum(x * x for x in vectors[0]) == pytest.approx(1)
+    assert "groundup embed" in refused("inspect", folder)
     assert "Name the text" in refused("embed", folder)
     assert "lines.text" in refused("embed", folder, "--text", tmp_path / "lines.text")
 
