@@ -68,18 +68,24 @@ class Decoder(nn.Module):
         return self.logits(self.hidden(ids, cache=cache, documents=documents))
 
     def hidden(
-        self, ids: Tensor, *, cache: KVCache | None = None, documents: Tensor | None = None
+        self,
+        ids: Tensor,
+        *,
+        cache: KVCache | None = None,
+        documents: Tensor | None = None,
+        vectors: Tensor | None = None,
     ) -> Tensor:
         """ids (B, T) -> (B, T, D) after the final norm, where there is one.
 
         With a cache the ids continue what it holds, and are appended to it. `documents` (B, T)
         numbers each position's document: attention then never crosses from one to another, and
-        learned positions restart with each.
+        learned positions restart with each. `vectors` (B, T, D) take the place of the embeddings of
+        the ids, for what is not text.
         """
         require(cache is None or documents is None, "A cache holds one document per row.")
         start, length = (cache.length if cache is not None else 0), ids.shape[1]
         self._check_length(start + length)
-        x = self._embed(ids, start, documents)
+        x = self._embed(ids, start, documents, vectors)
         rotation = self.rotary(start, length) if self.rotary is not None else None
         masks = self._masks(ids, cache, documents)
         for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
@@ -124,8 +130,13 @@ class Decoder(nn.Module):
         """Training FLOPs per token at a context of `length`; the formula is in `config`."""
         return float(flops_per_token(self.config, length))
 
-    def _embed(self, ids: Tensor, start: int, documents: Tensor | None) -> Tensor:
-        x, stop = self.embedding(ids), start + ids.shape[1]
+    def _embed(
+        self, ids: Tensor, start: int, documents: Tensor | None, vectors: Tensor | None
+    ) -> Tensor:
+        x = self.embedding(ids) if vectors is None else vectors
+        stop = start + ids.shape[1]
+        if self.config.embedding_scale != 1.0:
+            x = x * self.config.embedding_scale
         table = None
         if self.position_embedding is not None:
             table = self.position_embedding.weight[start:stop]

@@ -76,18 +76,28 @@ class VisionTransformer(nn.Module):
         x = self.embedding(patches(images, self.config.patch_size))
         if self.class_token is not None:
             x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), x), dim=1)
-        expected = self.position_embedding.num_embeddings
-        require(
-            x.shape[1] == expected,
-            f"The model reads images of {self.config.image_size} pixels a side, but these are "
-            f"{images.shape[-2]} × {images.shape[-1]}.",
-        )
-        x = F.dropout(
-            x + self.position_embedding.weight, self.config.embedding_dropout, self.training
-        )
+        x = x + self._positions(images.shape[-2], images.shape[-1])
+        x = F.dropout(x, self.config.embedding_dropout, self.training)
         for block in self.blocks:
             x = block(x, Plan(False, None))
         return self.final_norm(x) if self.final_norm is not None else x
+
+    def _positions(self, height: int, width: int) -> Tensor:
+        """(N, D) or (1 + N, D): the table, or between its entries for images of another size."""
+        config, table = self.config, self.position_embedding.weight
+        size = config.image_size
+        if (height, width) == (size, size):
+            return table
+        require(
+            config.any_size,
+            f"The model reads images of {size} pixels a side, but these are {height} × {width}.",
+        )
+        first = len(table) - config.num_patches
+        side = size // config.patch_size
+        grid = table[first:].t().reshape(1, -1, side, side)
+        shape = (height // config.patch_size, width // config.patch_size)
+        stretched = F.interpolate(grid, shape, mode="bilinear", align_corners=False)
+        return torch.cat((table[:first], stretched[0].flatten(1).t()))
 
     def initialize(self) -> None:
         """Draw all weights anew from torch's generator; see the table in `groundup.nn.init`."""

@@ -43,6 +43,8 @@ class ViTConfig:
     norm: NormConfig = field(default_factory=lambda: NormConfig(kind="layernorm", eps=1e-6))
     pooling: Literal["first", "mean"] = "first"
     """What stands for the image: the vector of a token of its own, or the patches' mean."""
+    any_size: bool = False
+    """Read images of other sizes too, the table of positions stretched to their patches."""
     embedding_dropout: float = 0.0
     init_std: float = 0.02
 
