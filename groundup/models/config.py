@@ -43,6 +43,8 @@ class DecoderConfig:
     tie_embeddings: bool = True
     """Use the embedding matrix as the head's: one parameter, read twice."""
     head_bias: bool = False
+    embedding_scale: float = 1.0
+    """What embedded tokens are multiplied by; Gemma has √width."""
     embedding_dropout: float = 0.0
     init_std: float = 0.02
 

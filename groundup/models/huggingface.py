@@ -15,9 +15,12 @@ from torch import Tensor
 
 from groundup.config import UserError, did_you_mean, require
 from groundup.models.adapters.base import Adapter, only
+from groundup.models.adapters.gemma import GemmaAdapter
 from groundup.models.adapters.gpt2 import GPT2Adapter
 from groundup.models.adapters.llama import LlamaAdapter
+from groundup.models.adapters.mistral import MistralAdapter
 from groundup.models.adapters.moe import MixtralAdapter, Qwen3MoeAdapter
+from groundup.models.adapters.qwen2 import Qwen2Adapter
 from groundup.models.adapters.qwen3 import Qwen3Adapter
 from groundup.models.config import DecoderConfig
 
@@ -27,6 +30,9 @@ ADAPTERS: dict[str, Adapter] = {
         LlamaAdapter(),
         Qwen3Adapter(),
         GPT2Adapter(),
+        Qwen2Adapter(),
+        MistralAdapter(),
+        GemmaAdapter(),
         MixtralAdapter(),
         Qwen3MoeAdapter(),
     )
@@ -106,4 +112,11 @@ def _closest(config: DecoderConfig) -> str:
         return "qwen3_moe" if config.attention.qk_norm else "mixtral"
     if config.positions.kind == "learned":
         return "gpt2"
-    return "qwen3" if config.attention.qk_norm else "llama"
+    attention = config.attention
+    if attention.qk_norm:
+        return "qwen3"
+    if config.embedding_scale != 1.0:
+        return "gemma"
+    if attention.windows:
+        return "mistral"
+    return "qwen2" if attention.qkv_bias and not attention.out_bias else "llama"

@@ -12,6 +12,7 @@ from groundup.models.config import (
     FeedForwardConfig,
     NormConfig,
     PositionsConfig,
+    RopeScaling,
     num_matmul_weights,
 )
 from groundup.nn.config import gated_width
@@ -137,6 +138,52 @@ def gpt2(
         norm=NormConfig(kind="layernorm", eps=1e-5),
         tie_embeddings=tie_embeddings,
         embedding_dropout=dropout,
+    )
+
+
+def smollm2(vocab_size: int = 49_152) -> DecoderConfig:
+    """SmolLM2-135M: a deep, narrow Llama. Allal et al. 2025, arXiv:2502.02737."""
+    return llama(
+        vocab_size=vocab_size,
+        width=576,
+        num_layers=30,
+        num_heads=9,
+        num_kv_heads=3,
+        context_length=8192,
+        feed_forward_width=1536,
+        theta=100_000.0,
+        tie_embeddings=True,
+    )
+
+
+def qwen2(config: DecoderConfig) -> DecoderConfig:
+    """A config of `llama` with biases on queries, keys and values. arXiv:2407.10671."""
+    return replace(
+        config,
+        attention=replace(config.attention, qkv_bias=True),
+        norm=NormConfig(kind="rmsnorm", eps=1e-6),
+    )
+
+
+def mistral(config: DecoderConfig, window: int = 4096) -> DecoderConfig:
+    """A config of `llama` whose layers see the last `window` keys. arXiv:2310.06825."""
+    return replace(config, attention=replace(config.attention, windows=(window,)))
+
+
+def llama3(config: DecoderConfig, original_context: int = 8192) -> DecoderConfig:
+    """A config of `llama` as in Llama 3.1: theta 500,000, RoPE scaled by 8. arXiv:2407.21783."""
+    scaling = RopeScaling(kind="llama3", factor=8.0, original_context=original_context)
+    return replace(config, positions=PositionsConfig(theta=500_000.0, scaling=scaling))
+
+
+def gemma(config: DecoderConfig) -> DecoderConfig:
+    """A config of `llama` with GeGLU, embeddings scaled by √width and tied. arXiv:2403.08295."""
+    return replace(
+        config,
+        feed_forward=replace(config.feed_forward, activation="gelu_tanh"),
+        norm=NormConfig(kind="rmsnorm", eps=1e-6),
+        embedding_scale=math.sqrt(config.width),
+        tie_embeddings=True,
     )
 
 

@@ -56,6 +56,18 @@ class Adapter(ABC):
         return name
 
 
+def plain_attention(config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
+    """What a family asks for that knows ordinary attention alone; see `Adapter.needs`."""
+    attention = config.attention
+    return {
+        "attention.windows": (attention.windows, ()),
+        "attention.scale": (attention.scale, None),
+        "attention.gate": (attention.gate, False),
+        "attention.latent": (attention.latent, None),
+        "attention.differential": (attention.differential, None),
+    }
+
+
 def rename(name: str, names: Mapping[str, str]) -> str:
     """Translate `stack.index.module.leaf` or `module.leaf`, module by module."""
     module, _, leaf = name.rpartition(".")

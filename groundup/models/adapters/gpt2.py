@@ -13,6 +13,7 @@ from groundup.models.adapters.base import (
     Adapter,
     activation,
     only,
+    plain_attention,
     rename,
     whole_number,
 )
@@ -48,6 +49,8 @@ class GPT2Adapter(Adapter):
         attention = config.attention
         heads_width = attention.num_heads * attention.head_width
         return {
+            **plain_attention(config),
+            "embedding_scale": (config.embedding_scale, 1.0),
             "norm.kind": (config.norm.kind, "layernorm"),
             "feed_forward.kind": (config.feed_forward.kind, "plain"),
             "feed_forward.bias": (config.feed_forward.bias, True),

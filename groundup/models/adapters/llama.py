@@ -13,6 +13,7 @@ from groundup.models.adapters.base import (
     Adapter,
     activation,
     only,
+    plain_attention,
     whole_number,
 )
 from groundup.models.config import (
@@ -70,6 +71,8 @@ class LlamaAdapter(Adapter):
     def common_needs(self, config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
         """What every family of this layout asks for."""
         return {
+            **plain_attention(config),
+            "embedding_scale": (config.embedding_scale, 1.0),
             "positions.kind": (config.positions.kind, "rope"),
             "norm.kind": (config.norm.kind, "rmsnorm"),
             "feed_forward.kind": (config.feed_forward.kind, "gated"),
