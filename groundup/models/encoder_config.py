@@ -67,6 +67,7 @@ class EncoderConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
+        self.attention.check_plain("an encoder")
         for name in ("vocab_size", "width", "num_layers", "context_length"):
             value = getattr(self, name)
             require(value >= 1, f"{name} should be at least 1, but is {value}.")

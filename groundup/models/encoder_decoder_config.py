@@ -37,6 +37,7 @@ class EncoderDecoderConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
+        self.attention.check_plain("an encoder-decoder")
         for name in (
             "vocab_size",
             "width",

@@ -121,6 +121,12 @@ class AttentionConfig:
         heads = 2 * (self.num_heads + self.num_kv_heads) + (self.num_heads if self.gate else 0)
         return heads * self.head_width * width * (1 if self.differential is None else 2)
 
+    def check_plain(self, model: str) -> None:
+        """Raise UserError naming what acts in decoders alone."""
+        for name in ("windows", "latent", "differential"):
+            value = getattr(self, name)
+            require(not value, f"attention.{name} is for decoders; leave it out of {model}.")
+
     def _check_kind(self) -> None:
         if self.latent is None and self.differential is None:
             return

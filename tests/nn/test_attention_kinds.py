@@ -10,6 +10,8 @@ import torch
 from groundup.config import UserError
 from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
+from groundup.models.encoder_config import bert
+from groundup.models.encoder_decoder_config import transformer
 from groundup.models.presets import llama
 from groundup.nn.attention import Attention, naive_attention
 from groundup.nn.block import build_attention
@@ -168,3 +170,14 @@ def test_differential_vectors_start_the_same_through_the_meta_device():
 def test_what_does_not_go_together_is_refused(fields, words):
     with pytest.raises(UserError, match=words):
         AttentionConfig(**({"num_heads": 4, "num_kv_heads": 4, "head_width": 8} | fields))
+
+
+@pytest.mark.parametrize("fields", [{"windows": (4,)}, {"differential": 0.8}, {"latent": LATENT}])
+def test_what_acts_in_decoders_alone_is_refused_elsewhere(fields):
+    for config in (
+        bert(vocab_size=131, width=24, num_layers=1, num_heads=4, context_length=20),
+        transformer(vocab_size=131, width=24, num_layers=1, num_heads=4, context_length=20),
+    ):
+        attention = dataclasses.replace(config.attention, **fields)
+        with pytest.raises(UserError, match=f"{next(iter(fields))} is for decoders"):
+            dataclasses.replace(config, attention=attention)
