@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -20,10 +21,19 @@ SHAPE: dict[str, Any] = {
     "num_heads": 3,
     "context_length": 40,
 }
+
+
+def placed(config: EncoderDecoderConfig, placement: Any) -> EncoderDecoderConfig:
+    norm = dataclasses.replace(config.norm, placement=placement)
+    return dataclasses.replace(config, norm=norm)
+
+
 PRESETS = {
     "transformer": transformer(**SHAPE),
     "t5": t5(**SHAPE, head_width=10),
     "t5-gated": t5(**SHAPE, head_width=10, gated=True),
+    "sandwich": placed(t5(**SHAPE, head_width=10), "sandwich"),
+    "deepnorm": placed(transformer(**SHAPE), "deepnorm"),
 }
 
 

@@ -47,7 +47,7 @@ def pair(gated: bool) -> tuple[EncoderDecoder, Any]:
     if gated:  # transformers ties it all the same, until it is taken apart
         theirs.lm_head.weight = nn.Parameter(torch.empty_like(theirs.lm_head.weight))
     for parameter in theirs.parameters():
-        nn.init.normal_(parameter, std=0.1)
+        nn.init.normal_(parameter, std=0.3)
     nn.init.normal_(theirs.shared.weight)
     ours = EncoderDecoder(config).eval()
     ours.load_state_dict(from_hf_state(config, theirs.state_dict()))
