@@ -49,6 +49,7 @@ class ViTConfig:
     init_std: float = 0.02
 
     def __post_init__(self) -> None:
+        self.attention.check_plain("an image model")
         _positive(self, "image_size", "patch_size", "channels", "width", "num_layers")
         require(
             self.num_classes >= 0, f"num_classes is {self.num_classes}, but should be 0 or more."
