@@ -24,8 +24,7 @@ class DifferentialAttention(nn.Module):
     weights as usual. λ = exp(a₁·b₁) - exp(a₂·b₂) + start is learned, one per layer. The output is
     multiplied by 1 - start, so that gradients are those of plain attention.
 
-    Unlike the paper's, `start` does not change with depth; its authors found 0.8 everywhere no
-    worse (table 6). Ye et al. 2024, arXiv:2410.05258.
+    Unlike the paper's, `start` does not change with depth. Ye et al. 2024, arXiv:2410.05258.
     """
 
     def __init__(self, width: int, config: AttentionConfig, norm: NormConfig) -> None:
