@@ -20,6 +20,7 @@ from typing import Literal
 import numpy as np
 
 from groundup.config import UserError, require
+from groundup.data.examples import Example
 
 FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 FASHION_NAMES = (
@@ -55,6 +56,11 @@ class Images:
     def normalized(self) -> np.ndarray:
         """(N, 1, height, width) float32 from -1 to 1, what the models read."""
         return (self.pixels[:, None].astype(np.float32) / 127.5) - 1.0
+
+    def examples(self) -> list[Example]:
+        """The images with the names of their classes."""
+        named = zip(self.pixels[:, None], self.labels.tolist(), strict=True)
+        return [Example(target=self.names[label], image=image) for image, label in named]
 
     def rows(self, indices: np.ndarray) -> Images:
         """Some of the images."""

@@ -11,12 +11,12 @@ has learned the rules and not the list. Everything follows from the arguments; n
 from __future__ import annotations
 
 import argparse
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 from groundup.config import UserError, did_you_mean, require
+from groundup.data.examples import is_drawn
 
 Language = Literal["en", "de", "fr"]
 Level = Literal["easy", "medium", "hard"]
@@ -84,8 +84,7 @@ def examples(
 
 def is_held_out(number: int) -> bool:
     """Whether a number is for testing. Numbers below 20 never are: no rule gives their names."""
-    digest = hashlib.blake2b(str(number).encode(), digest_size=8).digest()
-    return number >= 20 and int.from_bytes(digest, "big") % HELD_OUT_SHARE == 0
+    return number >= 20 and is_drawn(str(number), HELD_OUT_SHARE)
 
 
 def vocabulary(languages: Sequence[Language]) -> list[str]:
