@@ -12,6 +12,7 @@ from groundup.nn.config import (
     NormConfig,
     PositionsConfig,
     RopeScaling,
+    TokenValuesConfig,
 )
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "NormConfig",
     "PositionsConfig",
     "RopeScaling",
+    "TokenValuesConfig",
     "flops_per_token",
     "num_matmul_weights",
 ]
@@ -43,8 +45,18 @@ class DecoderConfig:
     tie_embeddings: bool = True
     """Use the embedding matrix as the head's: one parameter, read twice."""
     head_bias: bool = False
+    logit_soft_cap: float | None = None
+    """Keep logits between ± this by cap · tanh(logit / cap). Gemma 2: 30, nanochat: 15."""
     embedding_scale: float = 1.0
     """What embedded tokens are multiplied by; Gemma has √width."""
+    embedding_norm: bool = False
+    """Normalise what the first block reads."""
+    token_values: TokenValuesConfig | None = None
+    stream_scales: bool = False
+    """Each layer reads a·x + b·x₀, with learned numbers a and b; x₀ is what the first one read."""
+    distinct_layers: int = 0
+    """Blocks with weights of their own, shared by neighbouring layers; 0 is one for every layer.
+    ALBERT has 1: arXiv:1909.11942."""
     embedding_dropout: float = 0.0
     init_std: float = 0.02
 
@@ -57,13 +69,61 @@ class DecoderConfig:
             f"embedding_dropout should be at least 0 and below 1, but is {self.embedding_dropout}.",
         )
         require(self.init_std > 0, f"init_std should be above 0, but is {self.init_std}.")
-        turned = self.attention.rotary_width
-        name = "head_width" if self.attention.latent is None else "latent.rope_width"
         require(
-            self.positions.kind != "rope" or turned % 2 == 0,
-            f"attention.{name} {turned} is odd, but rotary positions turn channels in pairs: "
-            f"choose {turned + 1}, or another positions.kind.",
+            self.logit_soft_cap is None or self.logit_soft_cap > 0,
+            f"logit_soft_cap should be above 0, but is {self.logit_soft_cap}; leave it out for "
+            "none.",
         )
+        check_rotation(self.attention, self.positions)
+        check_distinct_layers(self.distinct_layers, self.num_layers, self.feed_forward)
+        if self.token_values is not None:
+            self._check_token_values(self.token_values)
+
+    def _check_token_values(self, values: TokenValuesConfig) -> None:
+        kinds = self.attention.latent, self.attention.differential
+        require(
+            kinds == (None, None),
+            "token_values is not available with attention.latent or attention.differential.",
+        )
+        require(
+            values.gate_width <= self.width,
+            f"token_values.gate_width {values.gate_width} is more than the width {self.width}.",
+        )
+
+
+def check_rotation(attention: AttentionConfig, positions: PositionsConfig) -> None:
+    """Raise UserError where RoPE cannot turn heads so wide, or a second theta has no effect."""
+    if positions.kind != "rope":
+        return
+    width = attention.rotary_width
+    turned = positions.turned(width)
+    name = "head_width" if attention.latent is None else "latent.rope_width"
+    where = f"attention.{name} {width} is odd"
+    if positions.fraction < 1:
+        where = f"positions.fraction {positions.fraction} turns {turned} of {width} channels"
+    require(
+        turned > 0 and turned % 2 == 0,
+        f"{where}, but rotary positions turn channels in pairs: choose "
+        + ("another." if positions.fraction < 1 else f"{width + 1}, or another positions.kind."),
+    )
+    require(
+        positions.window_theta is None or bool(attention.windows),
+        "positions.window_theta is about layers that see a window; it has no effect without "
+        "attention.windows.",
+    )
+
+
+def check_distinct_layers(distinct: int, num_layers: int, network: FeedForwardConfig) -> None:
+    """Raise UserError where layers cannot share so many blocks."""
+    require(
+        0 <= distinct <= num_layers,
+        f"distinct_layers should be from 0 to num_layers {num_layers}, but is {distinct}.",
+    )
+    require(
+        distinct == 0 or network.experts is None,
+        "distinct_layers is not available with feed_forward.experts: a router that several layers "
+        "share could not keep its experts equally busy.",
+    )
 
 
 def num_matmul_weights(config: DecoderConfig) -> int:
@@ -71,7 +131,7 @@ def num_matmul_weights(config: DecoderConfig) -> int:
 
     Per layer D·(H + 2·K)·E for queries, keys and values, H·E·D for the output, 3·D·F when gated
     or 2·D·F when plain; once V·D for the head, tied or not. With experts F is what one token passes
-    through, and the router adds D·X.
+    through, and the router adds D·X. Blocks that layers share count for each of these layers.
     """
     heads, network, width = config.attention, config.feed_forward, config.width
     projections = heads.num_weights(width)
@@ -82,7 +142,11 @@ def num_matmul_weights(config: DecoderConfig) -> int:
         passed += experts.shared_width
         router = width * experts.num_experts
     feed_forward = (3 if network.kind == "gated" else 2) * width * passed + router
-    return config.num_layers * (projections + feed_forward) + config.vocab_size * width
+    gates = 0
+    if (values := config.token_values) is not None:
+        layers = sum(values.acts(layer, config.num_layers) for layer in range(config.num_layers))
+        gates = layers * values.gate_width * heads.num_kv_heads
+    return config.num_layers * (projections + feed_forward) + gates + config.vocab_size * width
 
 
 def flops_per_token(config: DecoderConfig, length: int) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,9 +18,10 @@ from groundup.nn.cache import KVCache
 from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Causal, Document, Plan, Window, plan
 from groundup.nn.norms import build_norm
-from groundup.nn.positions import RotaryPositions, document_positions
+from groundup.nn.positions import LayerRotations, document_positions
 from groundup.nn.relative_bias import RelativeBias
 from groundup.nn.sinusoidal import sinusoids
+from groundup.nn.token_values import TokenValues
 
 
 class Decoder(nn.Module):
@@ -42,17 +46,31 @@ class Decoder(nn.Module):
         if positions.kind == "learned":
             self.position_embedding = nn.Embedding(config.context_length, width)
         elif positions.kind == "rope":
-            self.rotary = RotaryPositions(heads.rotary_width, config.context_length, positions)
+            self.rotary = LayerRotations(heads, config.context_length, positions)
         elif positions.kind == "t5":
             self.relative_bias = RelativeBias(
                 heads.num_heads, positions.num_buckets, positions.max_distance, bidirectional=False
             )
+        self.embedding_norm = build_norm(config.norm, width) if config.embedding_norm else None
         deepnorm = config.norm.placement == "deepnorm"
         scale = deepnorm_stream_scale(config.num_layers) if deepnorm else 1.0
         self.blocks = nn.ModuleList(
             Block(width, config.attention, config.feed_forward, config.norm, scale)
-            for _ in range(config.num_layers)
+            for _ in range(config.distinct_layers or config.num_layers)
         )
+        self.token_values = None
+        if (values := config.token_values) is not None:
+            self.token_values = nn.ModuleDict(
+                {
+                    str(layer): TokenValues(config.vocab_size, heads, values)
+                    for layer in range(config.num_layers)
+                    if values.acts(layer, config.num_layers)
+                }
+            )
+        self.stream_scales = self.first_scales = None
+        if config.stream_scales:
+            self.stream_scales = nn.Parameter(torch.empty(config.num_layers))
+            self.first_scales = nn.Parameter(torch.empty(config.num_layers))
         self.final_norm = None if config.norm.ends_blocks else build_norm(config.norm, width)
         # A tied head has no module of its own: one weight, registered once, in one place.
         self.head = (
@@ -85,21 +103,34 @@ class Decoder(nn.Module):
         require(cache is None or documents is None, "A cache holds one document per row.")
         start, length = (cache.length if cache is not None else 0), ids.shape[1]
         self._check_length(start + length)
-        x = self._embed(ids, start, documents, vectors)
-        rotation = self.rotary(start, length) if self.rotary is not None else None
+        x = first = self._embed(ids, start, documents, vectors)
         masks = self._masks(ids, cache, documents)
-        for index, (block, mask) in enumerate(zip(self.blocks, masks, strict=True)):
-            if cache is not None:
-                x = block(x, mask, rotation, cache.layers[index])
-            elif self.training and self.checkpointing and index % self.checkpointing == 0:
-                x = checkpoint(block, x, mask, rotation, use_reentrant=False)
+        for index in range(self.config.num_layers):
+            if self.stream_scales is not None and self.first_scales is not None:
+                x = self.stream_scales[index] * x + self.first_scales[index] * first
+            layer = partial(
+                self.block(index),
+                mask=masks[index],
+                rotation=self.rotary(index, start, length) if self.rotary is not None else None,
+                cache=cache.layers[index] if cache is not None else None,
+                values=self._values(index, ids),
+            )
+            if self.training and self.checkpointing and index % self.checkpointing == 0:
+                x = checkpoint(layer, x, use_reentrant=False)
             else:
-                x = block(x, mask, rotation)
+                x = layer(x)
         return self.final_norm(x) if self.final_norm is not None else x
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V): the head alone; generation asks it for the last position only."""
-        return F.linear(hidden, self.head_weight, self.head_bias)
+        logits, cap = F.linear(hidden, self.head_weight, self.head_bias), self.config.logit_soft_cap
+        return logits if cap is None else cap * torch.tanh(logits / cap)
+
+    def block(self, layer: int) -> Block:
+        """The block a layer computes, which it may share with its neighbours."""
+        block = self.blocks[layer * len(self.blocks) // self.config.num_layers]
+        assert isinstance(block, Block)
+        return block
 
     @property
     def head_weight(self) -> Tensor:
@@ -112,14 +143,16 @@ class Decoder(nn.Module):
         initialize(self, config.init_std, config.num_layers, config.norm.placement)
         if self.head_bias is not None:
             nn.init.zeros_(self.head_bias)
+        if self.stream_scales is not None and self.first_scales is not None:
+            nn.init.ones_(self.stream_scales)
+            nn.init.constant_(self.first_scales, 0.1)
 
     def new_cache(self, batch: int, capacity: int) -> KVCache:
         """An empty cache of this model's shape, on its device and in its dtype."""
         layers = []
-        for index, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
+        for index in range(self.config.num_layers):
             window = self.config.attention.window(index)
-            layers.append(block.attention.new_cache(batch, capacity, window))
+            layers.append(self.block(index).attention.new_cache(batch, capacity, window))
         return KVCache.of(layers)
 
     def num_parameters(self) -> int:
@@ -146,8 +179,16 @@ class Decoder(nn.Module):
             x = x + (
                 table if documents is None else F.embedding(document_positions(documents), table)
             )
+        if self.embedding_norm is not None:
+            x = self.embedding_norm(x)
         dropout = self.config.embedding_dropout
         return F.dropout(x, dropout, self.training) if dropout else x
+
+    def _values(self, layer: int, ids: Tensor) -> Callable[[Tensor], Tensor] | None:
+        """What this layer's attention adds to its values, as a function of its input."""
+        if self.token_values is None or str(layer) not in self.token_values:
+            return None
+        return partial(self.token_values[str(layer)], ids)
 
     def _masks(self, ids: Tensor, cache: KVCache | None, documents: Tensor | None) -> list[Plan]:
         """What each layer sees; layers that see the same share it."""

@@ -13,7 +13,7 @@ from groundup.nn.feed_forward import ACTIVATIONS
 from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Plan
 from groundup.nn.norms import build_norm
-from groundup.nn.positions import RotaryPositions
+from groundup.nn.positions import LayerRotations
 
 
 class Encoder(nn.Module):
@@ -35,9 +35,7 @@ class Encoder(nn.Module):
         if config.positions.kind == "learned":
             self.position_embedding = nn.Embedding(config.context_length, width)
         elif config.positions.kind == "rope":
-            self.rotary = RotaryPositions(
-                config.attention.head_width, config.context_length, config.positions
-            )
+            self.rotary = LayerRotations(config.attention, config.context_length, config.positions)
         self.type_embedding = nn.Embedding(config.num_types, width) if config.num_types else None
         self.embedding_norm = build_norm(norm, width) if config.embedding_norm else None
         deepnorm = norm.placement == "deepnorm"
@@ -73,8 +71,8 @@ class Encoder(nn.Module):
         self._check_length(ids.shape[1])
         x = self._embed(ids, types)
         mask = seeing(visible)
-        rotation = self.rotary(0, ids.shape[1]) if self.rotary is not None else None
-        for block in self.blocks:
+        for index, block in enumerate(self.blocks):
+            rotation = self.rotary(index, 0, ids.shape[1]) if self.rotary is not None else None
             x = block(x, mask, rotation)
         return self.final_norm(x) if self.final_norm is not None else x
 

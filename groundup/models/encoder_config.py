@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from groundup.config import require
+from groundup.models.config import check_rotation
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig, PositionsConfig
 
 Pooling = Literal["first", "mean"]
@@ -86,11 +87,7 @@ class EncoderConfig:
             f"embedding_dropout should be at least 0 and below 1, but is {self.embedding_dropout}.",
         )
         require(self.init_std > 0, f"init_std should be above 0, but is {self.init_std}.")
-        require(
-            self.positions.kind != "rope" or self.attention.head_width % 2 == 0,
-            f"attention.head_width {self.attention.head_width} is odd, but rotary positions turn "
-            "channels in pairs.",
-        )
+        check_rotation(self.attention, self.positions)
 
 
 def bert(

@@ -55,8 +55,10 @@ class Attention(nn.Module):
         self.value = nn.Linear(source, key_width, bias=config.qkv_bias)
         self.out = nn.Linear(query_width, width, bias=config.out_bias)
         self.gate = nn.Linear(width, query_width, bias=False) if config.gate else None
-        self.query_norm = RMSNorm(config.head_width, norm.eps) if config.qk_norm else None
-        self.key_norm = RMSNorm(config.head_width, norm.eps) if config.qk_norm else None
+        self.query_norm = self.key_norm = None
+        if config.qk_norm:
+            self.query_norm = RMSNorm(config.head_width, norm.eps, norm.scale)
+            self.key_norm = RMSNorm(config.head_width, norm.eps, norm.scale)
 
     def forward(
         self,
@@ -65,8 +67,12 @@ class Attention(nn.Module):
         rotation: Rotation | None = None,
         cache: LayerCache | None = None,
         memory: Memory | None = None,
+        values: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """Self-attention, through a cache or not; cross-attention where there is a `memory`."""
+        """Self-attention, through a cache or not; cross-attention where there is a `memory`.
+
+        `values` says of x what to add to the values, (B, T, K, E): see `groundup.nn.token_values`.
+        """
         config = self.config
         query = self.query(x).unflatten(-1, (config.num_heads, config.head_width))
         if self.query_norm is not None:
@@ -74,7 +80,7 @@ class Attention(nn.Module):
         if rotation is not None:
             query = rotate(query, rotation)
         if memory is None:
-            memory = self.remember(x, rotation)
+            memory = self.remember(x, rotation, values)
             if cache is not None:
                 memory = Memory(*cache.append(*memory))
         else:
@@ -92,11 +98,18 @@ class Attention(nn.Module):
         keys, values = weight.new_zeros(2, batch, config.num_kv_heads, places, config.head_width)
         return RollingCache(keys, values, window) if window else LayerCache(keys, values)
 
-    def remember(self, source: Tensor, rotation: Rotation | None = None) -> Memory:
+    def remember(
+        self,
+        source: Tensor,
+        rotation: Rotation | None = None,
+        values: Callable[[Tensor], Tensor] | None = None,
+    ) -> Memory:
         """(B, S, memory width) -> keys and values, (B, K, S, E) each."""
         config = self.config
         key = self.key(source).unflatten(-1, (config.num_kv_heads, config.head_width))
         value = self.value(source).unflatten(-1, (config.num_kv_heads, config.head_width))
+        if values is not None:
+            value = value + values(source)
         if self.key_norm is not None:
             key = self.key_norm(key)
         if rotation is not None:

@@ -42,6 +42,27 @@ class LatentConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TokenValuesConfig:
+    """Every second layer, the last among them, adds to its values what the token alone gives.
+
+    A table per layer and a gate, limit · sigmoid(W · x): see `groundup.nn.token_values`.
+    """
+
+    gate_width: int = 12
+    """How many channels of the input the gate reads, the first ones."""
+    limit: float = 3.0
+    """What the gate opens to."""
+
+    def __post_init__(self) -> None:
+        at_least_one("token_values", self, "gate_width")
+        require(self.limit > 0, f"token_values.limit should be above 0, but is {self.limit}.")
+
+    def acts(self, layer: int, num_layers: int) -> bool:
+        """Whether this layer has a table."""
+        return (num_layers - 1 - layer) % 2 == 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class AttentionConfig:
     """Multi-head, grouped-query or multi-query attention, by the number of key/value heads.
 

@@ -63,12 +63,13 @@ class Block(nn.Module):
         cache: LayerCache | None = None,
         memory: Memory | None = None,
         memory_mask: Plan | None = None,
+        values: Callable[[Tensor], Tensor] | None = None,
     ) -> Tensor:
-        """`memory` is what `cross_attention.remember` made of the other sequence."""
-
-        def attend(x: Tensor) -> Tensor:
-            return self.attention(x, mask, rotation, cache)
-
+        """`memory` is what `cross_attention.remember` made of the other sequence; `values` what is
+        added to the values of the attention, see there."""
+        attend = partial(self.attention, mask=mask, rotation=rotation, cache=cache)
+        if values is not None:
+            attend = partial(attend, values=values)
         x = self._join(x, attend, self.attention_norm, self.attention_out_norm)
         if self.cross_attention is not None and self.cross_norm is not None:
             assert memory is not None and memory_mask is not None, "there is nothing to attend to"

@@ -7,11 +7,11 @@ particular choice and never a copy of the code.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 from groundup.config import require
-from groundup.nn.attention_config import AttentionConfig, LatentConfig
+from groundup.nn.attention_config import AttentionConfig, LatentConfig, TokenValuesConfig
 from groundup.nn.checks import at_least_one, choice, probability
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PositionKind",
     "PositionsConfig",
     "RopeScaling",
+    "TokenValuesConfig",
     "gated_width",
 ]
 
@@ -112,6 +113,11 @@ class PositionsConfig:
     kind: PositionKind = "rope"
     theta: float = 10_000.0
     """RoPE's base: the slowest pair of channels turns once in about 2π·theta positions."""
+    window_theta: float | None = None
+    """The base in layers that see a window, never scaled; the same when left out. Gemma 3: 10,000
+    there, 1,000,000 in the others."""
+    fraction: float = 1.0
+    """The share of a head's channels that RoPE turns, its first ones. GPT-NeoX: 0.25."""
     layout: Literal["half", "interleaved"] = "half"
     """Which channels of a head RoPE turns together: i and i + E/2, or the neighbours 2i, 2i + 1."""
     scaling: RopeScaling | None = None
@@ -123,12 +129,16 @@ class PositionsConfig:
     def __post_init__(self) -> None:
         choice("positions.kind", self.kind, get_args(PositionKind))
         choice("positions.layout", self.layout, ("half", "interleaved"))
-        require(self.theta > 1, f"positions.theta should be above 1, but is {self.theta}.")
+        for name in ("theta", "window_theta"):
+            value = getattr(self, name)
+            require(
+                value is None or value > 1, f"positions.{name} should be above 1, but is {value}."
+            )
         require(
-            self.kind == "rope" or (self.scaling is None and self.layout == "half"),
-            f"positions.scaling and positions.layout are about rope and have no effect on kind "
-            f"{self.kind!r}; leave them out.",
+            0 < self.fraction <= 1,
+            f"positions.fraction should be above 0 and at most 1, but is {self.fraction}.",
         )
+        self._check_rope()
         require(
             self.kind == "t5" or (self.num_buckets, self.max_distance) == (32, 128),
             f"positions.num_buckets and positions.max_distance are about t5 and have no effect on "
@@ -139,6 +149,30 @@ class PositionsConfig:
             f"positions.num_buckets should be at least 2 and below twice max_distance, but they "
             f"are {self.num_buckets} and {self.max_distance}.",
         )
+
+    def of_windows(self) -> PositionsConfig:
+        """The positions of layers that see a window."""
+        if self.window_theta is None:
+            return self
+        return replace(self, theta=self.window_theta, window_theta=None, scaling=None)
+
+    def turned(self, head_width: int) -> int:
+        """How many channels of a head so wide RoPE turns."""
+        return int(head_width * self.fraction)
+
+    def _check_rope(self) -> None:
+        """RoPE's own fields have no effect on other kinds."""
+        for name, default in (
+            ("scaling", None),
+            ("layout", "half"),
+            ("window_theta", None),
+            ("fraction", 1.0),
+        ):
+            require(
+                self.kind == "rope" or getattr(self, name) == default,
+                f"positions.{name} is about rope and has no effect on kind {self.kind!r}; leave "
+                "it out.",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -230,6 +264,10 @@ class NormConfig:
     kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
     eps: float = 1e-6
     placement: NormPlacement = "pre"
+    scale: bool = True
+    """Multiply by a learned scale; nanochat's norms learn nothing."""
+    bias: bool = True
+    """LayerNorm's learned shift, which ModernBERT's lack."""
 
     @property
     def ends_blocks(self) -> bool:
@@ -239,6 +277,10 @@ class NormConfig:
     def __post_init__(self) -> None:
         choice("norm.kind", self.kind, ("rmsnorm", "layernorm"))
         choice("norm.placement", self.placement, ("pre", "post", "sandwich", "deepnorm"))
+        require(
+            self.kind == "layernorm" or self.bias,
+            "norm.bias is about layernorm, an rmsnorm never has one; leave it out.",
+        )
         require(self.eps > 0, f"norm.eps should be above 0, but is {self.eps}.")
 
 

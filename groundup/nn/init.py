@@ -44,7 +44,7 @@ def initialize(
             child.weight.normal_(0.0, std * scale)
         elif isinstance(child, nn.Embedding):
             child.weight.normal_(0.0, std)
-        elif isinstance(child, (RMSNorm, LayerNorm)):
+        elif isinstance(child, (RMSNorm, LayerNorm)) and child.weight is not None:
             child.weight.fill_(1.0)
         elif isinstance(child, DifferentialAttention):
             child.lambdas.normal_(0.0, LAMBDA_STD)

@@ -8,7 +8,7 @@ from typing import NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
-from groundup.nn.config import PositionsConfig
+from groundup.nn.config import AttentionConfig, PositionsConfig
 from groundup.nn.rope_scaling import frequencies
 
 
@@ -67,14 +67,40 @@ class RotaryPositions(nn.Module):
         )
 
 
+class LayerRotations(nn.Module):
+    """The rotations of every layer: one table, or another for the layers that see a window."""
+
+    def __init__(
+        self, attention: AttentionConfig, capacity: int, positions: PositionsConfig
+    ) -> None:
+        super().__init__()
+        self.attention = attention
+        width = positions.turned(attention.rotary_width)
+        self.full = RotaryPositions(width, capacity, positions)
+        self.windowed = None
+        if positions.window_theta is not None:
+            self.windowed = RotaryPositions(width, capacity, positions.of_windows())
+
+    def forward(self, layer: int, start: int, length: int) -> Rotation:
+        """The rotations of positions start..start+length-1 in this layer."""
+        if self.windowed is not None and self.attention.window(layer):
+            return self.windowed(start, length)
+        return self.full(start, length)
+
+
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     """(B, T, H, E) -> (B, T, H, E): turn channel pairs by their angles.
+
+    Where there are angles for fewer channels than a head has, only its first ones are turned.
 
     Half-split, as GPT-NeoX and Hugging Face do, the pairs are (i, i + E/2); interleaved, as the
     paper and Meta's own Llama files do, (2i, 2i + 1). The scores are the same when the channels
     are: see `change_layout`.
     """
     cos, sin, interleaved = rotation
+    width = 2 * cos.shape[-1]
+    if width < x.shape[-1]:
+        return torch.cat((rotate(x[..., :width], rotation), x[..., width:]), dim=-1)
     if interleaved:
         first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
         pairs = torch.stack((first * cos - second * sin, second * cos + first * sin), dim=-1)

@@ -68,6 +68,23 @@ def plain_attention(config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
     }
 
 
+def plain_decoder(config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
+    """What a decoder family asks for that has none of what only a few have."""
+    return plain_attention(config) | {
+        "norm.scale": (config.norm.scale, True),
+        "norm.bias": (config.norm.bias, True),
+        "positions.window_theta": (config.positions.window_theta, None),
+        "positions.fraction": (config.positions.fraction, 1.0),
+        "embedding_scale": (config.embedding_scale, 1.0),
+        "embedding_norm": (config.embedding_norm, False),
+        "logit_soft_cap": (config.logit_soft_cap, None),
+        "token_values": (config.token_values, None),
+        "stream_scales": (config.stream_scales, False),
+        "distinct_layers": (config.distinct_layers, 0),
+        "head_bias": (config.head_bias, False),
+    }
+
+
 def rename(name: str, names: Mapping[str, str]) -> str:
     """Translate `stack.index.module.leaf` or `module.leaf`, module by module."""
     module, _, leaf = name.rpartition(".")

@@ -217,6 +217,8 @@ def _check(config: EncoderConfig) -> None:
         "positions.kind": (config.positions.kind, "learned"),
         "norm.kind": (config.norm.kind, "layernorm"),
         "norm.placement": (config.norm.placement, "post"),
+        "norm.scale": (config.norm.scale, True),
+        "norm.bias": (config.norm.bias, True),
         "embedding_norm": (config.embedding_norm, True),
         "feed_forward.kind": (network.kind, "plain"),
         "feed_forward.bias": (network.bias, True),

@@ -13,7 +13,7 @@ from groundup.models.adapters.base import (
     Adapter,
     activation,
     only,
-    plain_attention,
+    plain_decoder,
     rename,
     whole_number,
 )
@@ -49,8 +49,7 @@ class GPT2Adapter(Adapter):
         attention = config.attention
         heads_width = attention.num_heads * attention.head_width
         return {
-            **plain_attention(config),
-            "embedding_scale": (config.embedding_scale, 1.0),
+            **plain_decoder(config),
             "norm.kind": (config.norm.kind, "layernorm"),
             "feed_forward.kind": (config.feed_forward.kind, "plain"),
             "feed_forward.bias": (config.feed_forward.bias, True),
@@ -60,7 +59,6 @@ class GPT2Adapter(Adapter):
             "attention.num_kv_heads": (attention.num_kv_heads, attention.num_heads),
             "attention.num_heads * head_width": (heads_width, config.width),
             "norm.placement": (config.norm.placement, "pre"),
-            "head_bias": (config.head_bias, False),
         }
 
     def fields(self, config: DecoderConfig) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from groundup.models.adapters.base import (
     Adapter,
     activation,
     only,
-    plain_attention,
+    plain_decoder,
     whole_number,
 )
 from groundup.models.config import (
@@ -71,13 +71,11 @@ class LlamaAdapter(Adapter):
     def common_needs(self, config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
         """What every family of this layout asks for."""
         return {
-            **plain_attention(config),
-            "embedding_scale": (config.embedding_scale, 1.0),
+            **plain_decoder(config),
             "positions.kind": (config.positions.kind, "rope"),
             "norm.kind": (config.norm.kind, "rmsnorm"),
             "feed_forward.kind": (config.feed_forward.kind, "gated"),
             "norm.placement": (config.norm.placement, "pre"),
-            "head_bias": (config.head_bias, False),
         }
 
     def common_fields(self, config: DecoderConfig) -> dict[str, Any]:

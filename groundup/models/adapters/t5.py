@@ -170,6 +170,8 @@ def _check(config: EncoderDecoderConfig) -> None:
         "positions.kind": (config.positions.kind, "t5"),
         "norm.kind": (config.norm.kind, "rmsnorm"),
         "norm.placement": (config.norm.placement, "pre"),
+        "norm.scale": (config.norm.scale, True),
+        "norm.bias": (config.norm.bias, True),
         "feed_forward.bias": (network.bias, False),
         "feed_forward.kind and activation": (kind in _FEED_FORWARDS.values(), True),
         "attention.qkv_bias": (attention.qkv_bias, False),
