@@ -60,7 +60,7 @@ def estimate_loss(loss: nn.Module, batches: Iterable[Batch]) -> float:
     total, count = 0.0, 0
     try:
         for batch in batches:
-            total += loss(batch.inputs, batch.targets, batch.documents).item()
+            total += loss(*batch.arguments).item()
             count += batch.num_targets
     finally:
         loss.train(was_training)

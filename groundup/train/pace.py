@@ -28,7 +28,7 @@ def measure_pace(trainer: Trainer, steps: int = 3, seconds: float = 0.0) -> Pace
     """
     model, world, progress = trainer.model, trainer.world, trainer.progress
     everything = model, trainer.optimizer, trainer.scaler, world
-    tensors, facts = state_tensors(*everything)
+    tensors, facts = state_tensors(*everything, trainer.carried)
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     reached = dict(vars(progress))
     model.train()
@@ -41,7 +41,7 @@ def measure_pace(trainer: Trainer, steps: int = 3, seconds: float = 0.0) -> Pace
     step = (time.perf_counter() - start) / (progress.step - first)
     sample = trainer.hooks.sample if world.is_main else None
     times = [step, _seconds(trainer.hooks.evaluate), _seconds(sample) * world.size]
-    restore_state(*everything, before, facts)
+    restore_state(*everything, before, facts, trainer.carried)
     vars(progress).update(reached)
     return Pace(*(total / world.size for total in world.sum(times)))
 

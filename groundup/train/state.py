@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,8 +20,12 @@ def state_tensors(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     world: World,
+    carried: Sequence[Tensor] = (),
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Weights, optimizer moments and this process's generators; and the scalars beside them."""
+    """Weights, optimizer moments and this process's generators; and the scalars beside them.
+
+    `carried` is what else of this process one step leaves to the next.
+    """
     tensors: dict[str, Tensor] = {f"model.{name}": p for name, p in model.state_dict().items()}
     scalars: dict[str, float] = {}
     for name, entries in optimizer.state_dict()["state"].items():
@@ -29,6 +34,7 @@ def state_tensors(
                 tensors[f"optimizer.{name}.{key}"] = value
             else:
                 scalars[f"{name}.{key}"] = value
+    tensors |= {f"carried.{world.rank}.{i}": tensor for i, tensor in enumerate(carried)}
     tensors[f"rng.cpu.{world.rank}"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors[f"rng.cuda.{world.rank}"] = torch.cuda.get_rng_state()
@@ -42,6 +48,7 @@ def restore_state(
     world: World,
     tensors: dict[str, Tensor],
     facts: dict[str, Any],
+    carried: Sequence[Tensor] = (),
 ) -> None:
     """The inverse of `state_tensors`. Raises UserError when the checkpoint is of another model."""
     weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
@@ -56,6 +63,8 @@ def restore_state(
     settings = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": entries, "param_groups": settings})
     scaler.load_state_dict(facts["scaler"])
+    for index, tensor in enumerate(carried):
+        tensor.copy_(tensors.get(f"carried.{world.rank}.{index}", torch.zeros(())))
     # A world that has grown has no saved generator for its new processes; they keep their seeds.
     if f"rng.cpu.{world.rank}" in tensors:
         torch.set_rng_state(tensors[f"rng.cpu.{world.rank}"])

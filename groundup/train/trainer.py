@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,6 @@ from groundup.config import UserError
 from groundup.data.batch import Batch
 from groundup.data.loader import Loader
 from groundup.device import Policy, peak_memory_mb
-from groundup.models.decoder import Decoder
 from groundup.models.state_dict import load_weights
 from groundup.nn.moe import balance_experts
 from groundup.optim.clip import clip_gradients
@@ -32,8 +31,20 @@ from groundup.train.config import TrainConfig
 from groundup.train.log import Sink
 from groundup.train.metrics import Meter
 from groundup.train.objectives import NextTokenLoss
+from groundup.train.objectives_recurrent import CarriedStateLoss
 from groundup.train.signals import Stopped, StopRequest
 from groundup.train.state import restore_state, software_versions, state_tensors
+
+
+class Trainable(Protocol):
+    """What the trainer asks of a model beyond an nn.Module: every model class here has it."""
+
+    checkpointing: int
+    """Every how many blocks one is computed again in backward; 0 is none."""
+
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs per token at a context of `length`; of an image model, per image."""
+        ...
 
 
 @dataclass
@@ -67,13 +78,15 @@ class Trainer:
 
     Collective: every process of `world` builds one and calls the same methods.
     `schedule(step, total_steps)` is the factor on each parameter group's initial learning rate.
+    `model` is also `Trainable`; `loss` sums what is to be minimised over the targets of a batch,
+    called with its `arguments`, and is that of the next token when left out.
     """
 
     def __init__(
         self,
         *,
         stage: str,
-        model: Decoder,
+        model: nn.Module,
         optimizer: torch.optim.Optimizer,
         schedule: Callable[[int, int], float],
         loader: Loader,
@@ -83,6 +96,7 @@ class Trainer:
         policy: Policy,
         roof_gflops: float,
         sink: Sink,
+        loss: nn.Module | None = None,
         clip_value: float = 0.0,
         checkpoints: Checkpoints | None = None,
         best: Checkpoints | None = None,
@@ -96,10 +110,12 @@ class Trainer:
         self.checkpoints, self.best = checkpoints, best
         self.world, self.hooks = world or World(), hooks or Hooks()
         self.progress = Progress()
-        self.meter = Meter(model.flops_per_token(loader.length), roof_gflops)
+        trainable = cast(Trainable, model)
+        self.meter = Meter(trainable.flops_per_token(loader.length), roof_gflops)
         self.scaler = torch.amp.GradScaler(policy.torch_device.type, enabled=policy.grad_scaler)
-        model.checkpointing = config.recompute_every
-        loss: nn.Module = NextTokenLoss(model)
+        trainable.checkpointing = config.recompute_every
+        loss = NextTokenLoss(model) if loss is None else loss
+        self.carried = loss.state if isinstance(loss, CarriedStateLoss) else ()
         if policy.compile:
             loss.compile(dynamic=False)
         self.loss = parallelize(loss, self.world, policy)
@@ -112,13 +128,13 @@ class Trainer:
         learning_rate = self._set_learning_rate()
         batch = self._own_rows(self.progress.step)
         self.meter.lap("data")
-        (targets,) = self.world.sum([float(batch.num_targets)])
+        targets, read = self.world.sum([float(batch.num_targets), float(batch.num_positions)])
         scale = self.world.size / max(targets, 1.0)  # processes are averaged, targets are not
         total = torch.zeros((), device=self.policy.torch_device)
         for micro, is_last in self._micro_batches(batch):
             with gradient_sync(self.loss, is_last):
                 with self.policy.autocast():
-                    loss = self.loss(micro.inputs, micro.targets, micro.documents)
+                    loss = self.loss(*micro.arguments)
                 self.scaler.scale(loss * scale).backward()
             total += loss.detach()
         self.scaler.unscale_(self.optimizer)
@@ -130,7 +146,7 @@ class Trainer:
             self.scaler.step(self.optimizer)  # with fp16, the scaler itself skips overflowed steps
             self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
-        self._count(finite)
+        self._count(finite, int(read))
         figures = {"loss": loss_value, "grad_norm": norm.item(), "lr": learning_rate}
         experts = balance_experts(self.model, self.world.sum)
         return figures | ({"experts": experts} if experts else {})
@@ -146,7 +162,7 @@ class Trainer:
         with StopRequest() as stop:
             while self.progress.step < self.total_steps:
                 figures = self.train_step()
-                self.progress.seconds += self.meter.stop(self._tokens_per_step)
+                self.progress.seconds += self.meter.stop(self._step_tokens)
                 self._report(figures)
                 self._check_finite()
                 self._run_hooks()
@@ -167,7 +183,9 @@ class Trainer:
         """Write a checkpoint of everything the next step depends on."""
         if self.checkpoints is None or self.progress.bad_steps:
             return  # a checkpoint taken amid bad steps would not be a good state to return to
-        tensors, facts = state_tensors(self.model, self.optimizer, self.scaler, self.world)
+        tensors, facts = state_tensors(
+            self.model, self.optimizer, self.scaler, self.world, self.carried
+        )
         facts |= {"progress": vars(self.progress), "versions": software_versions()}
         self.checkpoints.save(self.progress.step, tensors, facts)
         self._saved_at = time.monotonic()
@@ -180,13 +198,11 @@ class Trainer:
         if found is None:
             return self.progress.step
         tensors, facts = found
-        restore_state(self.model, self.optimizer, self.scaler, self.world, tensors, facts)
+        restore_state(
+            self.model, self.optimizer, self.scaler, self.world, tensors, facts, self.carried
+        )
         self.progress = Progress(**facts["progress"])
         return self.progress.step
-
-    @property
-    def _tokens_per_step(self) -> int:
-        return self.loader.rows_per_step * self.loader.length
 
     def _set_learning_rate(self) -> float:
         set_learning_rates(self.optimizer, self.schedule(self.progress.step, self.total_steps))
@@ -204,9 +220,10 @@ class Trainer:
                 stop >= self.rows_per_process,
             )
 
-    def _count(self, finite: bool) -> None:
+    def _count(self, finite: bool, tokens: int) -> None:
         self.progress.step += 1
-        self.progress.tokens += self._tokens_per_step
+        self._step_tokens = tokens
+        self.progress.tokens += tokens
         self.progress.bad_steps = 0 if finite else self.progress.bad_steps + 1
 
     def _check_finite(self) -> None:
