@@ -24,6 +24,9 @@ LIMITS: dict[Level, int] = {"easy": 100, "medium": 10_000, "hard": 1_000_000}
 """Numbers of a level are below its limit."""
 HELD_OUT_SHARE = 10
 """One of so many numbers is for testing."""
+PAD, START, END = 0, 1, 2
+"""Ids of a `Vocabulary` that stand for no text."""
+_DIGITS = 3  # the id of the digit 0
 
 _EN = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen "
@@ -92,6 +95,32 @@ def vocabulary(languages: Sequence[Language]) -> list[str]:
     # Each half of a number below a million is named on its own, so these hold all pieces.
     parts = [*range(1000), *range(1000, 1_000_000, 1000), *range(1001, 1100)]
     return sorted({piece for n in parts for lang in languages for piece in pieces_of(n, lang)})
+
+
+class Vocabulary:
+    """Ids of the digits and of the pieces of names; PAD, START and END are three more."""
+
+    def __init__(self, languages: Sequence[Language]) -> None:
+        self.languages = list(languages)
+        self.pieces = vocabulary(languages)
+        self._first = _DIGITS + 10 + len(languages)
+        self._id_of = {piece: self._first + index for index, piece in enumerate(self.pieces)}
+        self.size = self._first + len(self.pieces)
+
+    def source(self, example: Example) -> list[int]:
+        """The language, then the digits."""
+        language = _DIGITS + 10 + self.languages.index(example.language)
+        return [language, *(_DIGITS + int(digit) for digit in str(example.number))]
+
+    def target(self, example: Example) -> list[int]:
+        """The pieces of the name."""
+        return [self._id_of[piece] for piece in example.pieces]
+
+    def text(self, ids: Sequence[int]) -> str:
+        """The pieces up to the first END; what is no piece shows as a dot."""
+        ids = list(ids)
+        ids = ids[: ids.index(END)] if END in ids else ids
+        return "".join(self.pieces[i - self._first] if i >= self._first else "·" for i in ids)
 
 
 def _english(number: int) -> Iterator[str]:

@@ -25,7 +25,16 @@ from torch import Tensor, nn
 
 from groundup.config import require
 from groundup.data.batch import IGNORE
-from groundup.data.number_words import Example, Language, Level, examples, vocabulary
+from groundup.data.number_words import (
+    END,
+    PAD,
+    START,
+    Example,
+    Language,
+    Level,
+    Vocabulary,
+    examples,
+)
 from groundup.data.padding import pad
 from groundup.device import seed_everything
 from groundup.models.decoder import Decoder
@@ -40,8 +49,6 @@ from groundup.optim.config import OptimizerConfig, ScheduleConfig
 from groundup.optim.schedules import factor, set_learning_rates
 
 Progress = Callable[[str, int, float], None]
-PAD, START, END = 0, 1, 2
-_DIGITS = 3  # the id of the digit 0
 _CONTEXT = 24  # more tokens than the longest row
 
 
@@ -101,33 +108,6 @@ def table(outcomes: Sequence[Outcome]) -> str:
             f"{one.seconds:>9.1f}   {one.question} → {one.answer_after}"
         )
     return "\n".join(lines)
-
-
-class Vocabulary:
-    """Ids of the digits and of the pieces of names; three more mark padding, start and end."""
-
-    def __init__(self, languages: Sequence[Language]) -> None:
-        self.languages = list(languages)
-        self.pieces = vocabulary(languages)
-        first = _DIGITS + 10 + len(languages)
-        self._id_of = {piece: first + index for index, piece in enumerate(self.pieces)}
-        self._first = first
-        self.size = first + len(self.pieces)
-
-    def source(self, example: Example) -> list[int]:
-        """The language, then the digits."""
-        language = _DIGITS + 10 + self.languages.index(example.language)
-        return [language, *(_DIGITS + int(digit) for digit in str(example.number))]
-
-    def target(self, example: Example) -> list[int]:
-        """The pieces of the name."""
-        return [self._id_of[piece] for piece in example.pieces]
-
-    def text(self, ids: Sequence[int]) -> str:
-        """The pieces up to the first END; what is no piece shows as a dot."""
-        ids = list(ids)
-        ids = ids[: ids.index(END)] if END in ids else ids
-        return "".join(self.pieces[i - self._first] if i >= self._first else "·" for i in ids)
 
 
 class Family(ABC):
