@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from groundup.viz.style import LIGHT, caption, legend, new_figure, save
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-PLACEMENTS: tuple[NormPlacement, ...] = get_args(NormPlacement)
+PLACEMENTS: tuple[NormPlacement, ...] = ("pre", "post", "sandwich", "deepnorm")
 LAYERS, WIDTH, VOCABULARY = 24, 64, 256
 ROWS, LENGTH = 4, 32
 STEPS, LEARNING_RATE = 14, 3e-3

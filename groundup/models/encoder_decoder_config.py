@@ -38,6 +38,11 @@ class EncoderDecoderConfig:
 
     def __post_init__(self) -> None:
         self.attention.check_plain("an encoder-decoder")
+        require(
+            not self.norm.is_parallel,
+            f"norm.placement {self.norm.placement!r} is for blocks of two branches, and the "
+            "decoder's have three; choose another.",
+        )
         for name in (
             "vocab_size",
             "width",

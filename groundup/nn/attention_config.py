@@ -82,6 +82,11 @@ class AttentionConfig:
     """RMSNorm over each query's and key's head width, before RoPE (as Qwen3 does)."""
     scale: float | None = None
     """What scores are multiplied by; 1/√head_width when left out. T5 has 1."""
+    soft_cap: float | None = None
+    """Bend scores s to soft_cap · tanh(s / soft_cap), which stay below it. Gemma 2: 50."""
+    sinks: bool = False
+    """A learned score per head that joins the softmax without a value, so that a head may find
+    little; as gpt-oss has, arXiv:2508.10925. Starts at 0."""
     windows: tuple[int, ...] = ()
     """Layer i sees the last windows[i % len] keys, itself included; 0 is all. Mistral: (4096,)."""
     gate: bool = False
@@ -102,6 +107,11 @@ class AttentionConfig:
             self.scale is None or self.scale > 0,
             f"attention.scale should be above 0, but is {self.scale}; leave it out for "
             "1/√head_width.",
+        )
+        require(
+            self.soft_cap is None or self.soft_cap > 0,
+            f"attention.soft_cap should be above 0, but is {self.soft_cap}; leave it out to let "
+            "scores grow.",
         )
         require(
             not self.windows or (min(self.windows) >= 0 and max(self.windows) > 0),
@@ -156,6 +166,8 @@ class AttentionConfig:
             "differential": self.latent is not None and self.differential is not None,
             "gate": self.gate,
             "qk_norm": self.qk_norm,
+            "soft_cap": self.soft_cap is not None,
+            "sinks": self.sinks,
             "num_kv_heads below num_heads": kind == "latent" and self.num_kv_heads < self.num_heads,
         }
         for name, present in given.items():

@@ -40,6 +40,7 @@ class Block(nn.Module):
         memory_width: int | None = None,
     ) -> None:
         super().__init__()
+        assert memory_width is None or not norm.is_parallel, "three branches have no such form"
         self.placement, self.stream_scale = norm.placement, stream_scale
         self.attention_norm = build_norm(norm, width)
         self.attention = build_attention(width, attention, norm)
@@ -47,7 +48,8 @@ class Block(nn.Module):
         if memory_width is not None:
             self.cross_norm = build_norm(norm, width)
             self.cross_attention = Attention(width, attention, norm, memory_width)
-        self.feed_forward_norm = build_norm(norm, width)
+        shared = norm.placement == "parallel_shared"
+        self.feed_forward_norm = None if shared else build_norm(norm, width)
         self.feed_forward = build_feed_forward(feed_forward, width)
         sandwich = norm.placement == "sandwich"
         self.attention_out_norm = build_norm(norm, width) if sandwich else None
@@ -70,12 +72,22 @@ class Block(nn.Module):
         attend = partial(self.attention, mask=mask, rotation=rotation, cache=cache)
         if values is not None:
             attend = partial(attend, values=values)
+        if self.placement in ("parallel", "parallel_shared"):
+            return self._side_by_side(x, attend)
         x = self._join(x, attend, self.attention_norm, self.attention_out_norm)
         if self.cross_attention is not None and self.cross_norm is not None:
             assert memory is not None and memory_mask is not None, "there is nothing to attend to"
             look_up = partial(self.cross_attention, mask=memory_mask, memory=memory)
             x = self._join(x, look_up, self.cross_norm, self.cross_out_norm)
+        assert self.feed_forward_norm is not None
         return self._join(x, self.feed_forward, self.feed_forward_norm, self.feed_forward_out_norm)
+
+    def _side_by_side(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
+        """(B, T, D) -> (B, T, D): the stream after both branches, neither of which saw the other's
+        output."""
+        normed = self.attention_norm(x)
+        other = normed if self.feed_forward_norm is None else self.feed_forward_norm(x)
+        return x + attend(normed) + self.feed_forward(other)
 
     def _join(
         self,

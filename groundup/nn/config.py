@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "relu", "relu2"]
-NormPlacement = Literal["pre", "post", "sandwich", "deepnorm"]
+NormPlacement = Literal["pre", "post", "sandwich", "deepnorm", "parallel", "parallel_shared"]
 _ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "relu", "relu2")
 
 
@@ -259,6 +259,11 @@ class NormConfig:
     | post      | norm(x + f(x))                   | no: a block ends with one  | arXiv:1706.03762 |
     | sandwich  | x + norm(f(norm(x)))             | yes                        | arXiv:2105.13290 |
     | deepnorm  | norm(α·x + f(x)), α = (2L)^¼     | no                         | arXiv:2203.00555 |
+    | parallel  | x + f(norm(x)) + g(norm′(x))     | yes                        | arXiv:2204.06745 |
+
+    In a parallel block attention f and feed-forward network g read the same stream, rather than one
+    what the other wrote: GPT-NeoX. `parallel_shared` has one norm for both, as GPT-J and PaLM
+    (arXiv:2204.02311) have.
     """
 
     kind: Literal["rmsnorm", "layernorm"] = "rmsnorm"
@@ -274,9 +279,14 @@ class NormConfig:
         """The stream itself is normalised in every block, so that no norm is due after the last."""
         return self.placement in ("post", "deepnorm")
 
+    @property
+    def is_parallel(self) -> bool:
+        """The branches of a block read the same stream."""
+        return self.placement in ("parallel", "parallel_shared")
+
     def __post_init__(self) -> None:
         choice("norm.kind", self.kind, ("rmsnorm", "layernorm"))
-        choice("norm.placement", self.placement, ("pre", "post", "sandwich", "deepnorm"))
+        choice("norm.placement", self.placement, get_args(NormPlacement))
         require(
             self.kind == "layernorm" or self.bias,
             "norm.bias is about layernorm, an rmsnorm never has one; leave it out.",

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.nn.attention import attend
 from groundup.nn.cache import LayerCache, RollingCache
 from groundup.nn.config import AttentionConfig, NormConfig
+from groundup.nn.kernels import Mix
 from groundup.nn.masks import Plan
 from groundup.nn.norms import RMSNorm
 from groundup.nn.positions import Rotation, rotate
@@ -36,6 +36,7 @@ class DifferentialAttention(nn.Module):
         self.query = nn.Linear(width, query_width, bias=config.qkv_bias)
         self.key = nn.Linear(width, key_width, bias=config.qkv_bias)
         self.value = nn.Linear(width, key_width, bias=config.qkv_bias)
+        self.mix = DifferentialMix(config)
         self.out = nn.Linear(query_width, width, bias=config.out_bias)
         self.lambdas = nn.Parameter(LAMBDA_STD * torch.randn(4, config.head_width))
         self.head_norm = RMSNorm(2 * config.head_width, norm.eps)
@@ -51,12 +52,8 @@ class DifferentialAttention(nn.Module):
         value = self.value(x).unflatten(-1, (self.config.num_kv_heads, -1)).transpose(1, 2)
         if cache is not None:
             key, value = cache.append(key, value)
-        dropout = self.config.dropout if self.training else 0.0
-        first, second = (
-            attend(queries, keys, value, mask, dropout, self.config.scale)  # (B, H, T, 2E)
-            for queries, keys in zip(query.chunk(2, -1), key.chunk(2, -1), strict=True)
-        )
-        mixed = self.head_norm(first - self.factor() * second) * (1 - self.start)
+        mixed = self.mix(query, key, value, mask, self.factor())  # (B, H, T, 2E)
+        mixed = self.head_norm(mixed) * (1 - self.start)
         y = self.out(mixed.transpose(1, 2).flatten(2))
         return F.dropout(y, self.config.out_dropout, self.training)
 
@@ -78,3 +75,18 @@ class DifferentialAttention(nn.Module):
         if rotation is not None:
             halves = rotate(halves, rotation)
         return halves.unflatten(2, (-1, 2)).flatten(3).transpose(1, 2)
+
+
+class DifferentialMix(Mix):
+    """(B, H, T, 2E), (B, K, S, 2E), (B, K, S, 2E) -> (B, H, T, 2E): one map's find, less λ of the
+    other's."""
+
+    def forward(  # type: ignore[override]
+        self, query: Tensor, key: Tensor, value: Tensor, mask: Plan, factor: Tensor
+    ) -> Tensor:
+        find = super().forward
+        first, second = (
+            find(queries, keys, value, mask)
+            for queries, keys in zip(query.chunk(2, -1), key.chunk(2, -1), strict=True)
+        )
+        return first - factor * second

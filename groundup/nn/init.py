@@ -5,7 +5,7 @@
 | embeddings, head, query, key, scorer | std                                                       |
 | value, gate, up                      | std; with deepnorm std · β                                |
 | out, down: these write the stream    | std / √(2L) with norms before, else std; deepnorm std · β |
-| norm scales, all biases              | none: 1, 0                                                |
+| norm scales; all biases, sinks       | none: 1; 0                                                |
 
 L is the number of layers. Where the norms stand before the branches, each of 2L branches adds to
 the stream; scaling their last matrices by 1/√(2L) keeps its variance independent of depth. Radford
@@ -23,10 +23,12 @@ from torch import nn
 
 from groundup.nn.config import NormPlacement
 from groundup.nn.differential_attention import LAMBDA_STD, DifferentialAttention
+from groundup.nn.kernels import Mix
 from groundup.nn.moe import Router, StackedLinear
 from groundup.nn.norms import LayerNorm, RMSNorm
 
 RESIDUAL_WRITERS = ("out", "down")
+NORMED_BEFORE = ("pre", "parallel", "parallel_shared")
 DEEPNORM_SCALED = ("value", "out", "gate", "up", "down")
 
 
@@ -48,6 +50,8 @@ def initialize(
             child.weight.fill_(1.0)
         elif isinstance(child, DifferentialAttention):
             child.lambdas.normal_(0.0, LAMBDA_STD)
+        elif isinstance(child, Mix) and child.sinks is not None:
+            child.sinks.zero_()
         if isinstance(child, (nn.Linear, LayerNorm, Router)) and child.bias is not None:
             child.bias.zero_()
 
@@ -60,6 +64,6 @@ def deepnorm_stream_scale(num_layers: int) -> float:
 def _scale(role: str, num_layers: int, placement: NormPlacement) -> float:
     if placement == "deepnorm":
         return (8 * num_layers) ** -0.25 if role in DEEPNORM_SCALED else 1.0
-    if placement == "pre" and role in RESIDUAL_WRITERS:
+    if placement in NORMED_BEFORE and role in RESIDUAL_WRITERS:
         return 1 / math.sqrt(2 * num_layers)
     return 1.0

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from groundup.nn.attention import attend
 from groundup.nn.cache import LayerCache, RollingCache
 from groundup.nn.config import AttentionConfig, NormConfig
+from groundup.nn.kernels import Mix
 from groundup.nn.masks import Plan
 from groundup.nn.norms import RMSNorm
 from groundup.nn.positions import Rotation, rotate
@@ -46,7 +46,8 @@ class LatentAttention(nn.Module):
         up_width = heads * (config.head_width + latent.value_width)
         self.latent_up = nn.Linear(latent.rank, up_width, bias=False)
         self.out = nn.Linear(heads * latent.value_width, width, bias=config.out_bias)
-        self.scale = self.head_width**-0.5 if config.scale is None else config.scale
+        # Not 1/√ of the width of what is scored, which is another once `up` has moved.
+        self.mix = Mix(config, config.scale or self.head_width**-0.5)
 
     def forward(
         self,
@@ -57,9 +58,8 @@ class LatentAttention(nn.Module):
     ) -> Tensor:
         own, turned = self._query(x, rotation)
         latents, shared = self._latents(x, rotation)
-        dropout = self.config.dropout if self.training else 0.0
         if cache is None:
-            mixed = self._expanded(own, turned, latents, shared, mask, dropout)
+            mixed = self._expanded(own, turned, latents, shared, mask)
         else:
             mixed = self._absorbed(own, turned, latents, shared, mask, cache)
         y = self.out(mixed.transpose(1, 2).flatten(2))
@@ -99,14 +99,13 @@ class LatentAttention(nn.Module):
         latents: Tensor,
         shared: Tensor,
         mask: Plan,
-        dropout: float,
     ) -> Tensor:
         """-> (B, H, T, Z): keys and values are read off the latents for every head."""
         heads, widths = self.config.num_heads, [self.config.head_width, self.latent.value_width]
         both = self.latent_up(latents[:, 0]).unflatten(-1, (heads, -1)).transpose(1, 2)
         key, value = both.split(widths, dim=-1)
         key = torch.cat((key, shared.expand(-1, heads, -1, -1)), dim=-1)
-        return attend(torch.cat((own, turned), dim=-1), key, value, mask, dropout, self.scale)
+        return self.mix(torch.cat((own, turned), dim=-1), key, value, mask)
 
     def _absorbed(
         self,
@@ -123,5 +122,5 @@ class LatentAttention(nn.Module):
         up = self.latent_up.weight.unflatten(0, (self.config.num_heads, -1))  # (H, E + Z, R)
         up_key, up_value = up.split([self.config.head_width, self.latent.value_width], dim=1)
         query = torch.cat((own @ up_key, turned), dim=-1)  # (B, H, T, R + P)
-        mixed = attend(query, key, key[..., : self.latent.rank], mask, scale=self.scale)
+        mixed = self.mix(query, key, key[..., : self.latent.rank], mask)
         return mixed @ up_value.transpose(1, 2)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.attention.flex_attention import BlockMask, create_block_mask
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
 
 from groundup.config import require
 
@@ -166,6 +166,24 @@ class Plan(NamedTuple):
     dense: Tensor | None
     """(B or 1, 1 or H, T, S): bool, True = visible; or numbers added to the scores, -inf = not."""
     blocks: BlockMask | None = None
+
+    def spelled_out(
+        self, num_queries: int, num_keys: int, device: torch.device
+    ) -> tuple[Tensor, Tensor | None]:
+        """For who writes the scores out: a bool mask, and what is added to the scores, if anything.
+
+        Both broadcast to (B, H, T, S).
+        """
+        if self.blocks is not None:
+            rows, rule = self.blocks.shape[0], self.blocks.mask_mod
+            return create_mask(rule, rows, 1, num_queries, num_keys, str(device)), None
+        if self.is_causal:
+            return dense(Causal(), num_queries, num_keys, device), None
+        if self.dense is None:
+            return torch.ones((), dtype=torch.bool, device=device), None
+        if self.dense.is_floating_point():
+            return self.dense > -torch.inf, self.dense
+        return self.dense, None
 
 
 def plan(

@@ -29,6 +29,10 @@ def _with_attention(config: DecoderConfig, **changes: object) -> DecoderConfig:
     return dataclasses.replace(config, attention=dataclasses.replace(config.attention, **changes))
 
 
+def _with_norm(config: DecoderConfig, **changes: object) -> DecoderConfig:
+    return dataclasses.replace(config, norm=dataclasses.replace(config.norm, **changes))
+
+
 CONFIGS: dict[str, DecoderConfig] = {
     "qwen3": qwen3(**_shape(num_heads=4, num_kv_heads=2, head_width=10)),
     "llama": llama(**_shape(num_heads=3, num_kv_heads=1)),
@@ -40,6 +44,12 @@ CONFIGS: dict[str, DecoderConfig] = {
         for kind in ("sinusoidal", "alibi", "t5")
     },
     "windows": _with_attention(llama(**_shape(num_heads=3, num_kv_heads=1)), windows=(4, 0, 7)),
+    "capped": _with_attention(llama(**_shape(num_heads=3, num_kv_heads=1)), soft_cap=3.0),
+    "sinks": _with_attention(gpt2(**_shape(num_heads=3)), sinks=True, windows=(5, 0)),
+    **{
+        placement: _with_norm(gpt2(**_shape(num_heads=3)), placement=placement)
+        for placement in ("parallel", "parallel_shared")
+    },
     "gated": _with_attention(llama(**_shape(num_heads=3)), gate=True),
     "differential": _with_attention(
         llama(**_shape(num_heads=4, num_kv_heads=2, head_width=6)), differential=0.8, windows=(9, 0)
@@ -66,6 +76,9 @@ def _sharpened(model: Decoder) -> Decoder:
         for parameter in model.parameters():
             if parameter.ndim == 2:
                 parameter.mul_(6)
+    for name, parameter in model.named_parameters():
+        if name.endswith("sinks"):
+            torch.nn.init.normal_(parameter)
     return model
 
 

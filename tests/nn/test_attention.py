@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from groundup.nn.attention import Attention, attend
+from groundup.nn.attention import Attention
 from groundup.nn.config import AttentionConfig, NormConfig, PositionsConfig
+from groundup.nn.kernels import attend
 from groundup.nn.masks import Causal, Plan, plan
 from groundup.nn.positions import RotaryPositions
 from groundup.scratch.attention import (

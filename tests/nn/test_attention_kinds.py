@@ -13,10 +13,11 @@ from groundup.models.decoder import Decoder
 from groundup.models.encoder_config import bert
 from groundup.models.encoder_decoder_config import transformer
 from groundup.models.presets import llama
-from groundup.nn.attention import Attention, naive_attention
+from groundup.nn.attention import Attention
 from groundup.nn.block import build_attention
 from groundup.nn.config import AttentionConfig, LatentConfig, NormConfig, PositionsConfig
 from groundup.nn.differential_attention import DifferentialAttention
+from groundup.nn.kernels import naive_attention
 from groundup.nn.latent_attention import LatentAttention
 from groundup.nn.masks import Causal, Plan, plan
 from groundup.nn.positions import RotaryPositions

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundup.config import UserError
-from groundup.nn.attention import attend, naive_attention
+from groundup.nn.kernels import attend, naive_attention
 from groundup.nn.masks import (
     Causal,
     Document,

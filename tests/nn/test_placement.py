@@ -1,4 +1,4 @@
-"""Where the norms of a block stand: the four formulas, their start, and a decoder of each."""
+"""Where the norms of a block stand: the six formulas, their start, and a decoder of each."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from groundup.config import UserError
 from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
+from groundup.models.encoder_decoder_config import t5
 from groundup.models.huggingface import to_hf_config
 from groundup.models.presets import gpt2, llama, qwen3
 from groundup.nn.block import Block
@@ -19,7 +20,9 @@ from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig
 from groundup.nn.masks import Plan
 
 CAUSAL = Plan(True, None)
-AFTER, BEFORE = ("post", "deepnorm"), ("pre", "sandwich")
+AFTER = ("post", "deepnorm")
+PARALLEL = ("parallel", "parallel_shared")
+BEFORE = ("pre", "sandwich", *PARALLEL)
 SHAPE = {"vocab_size": 131, "width": 120, "num_layers": 5, "num_heads": 4, "context_length": 41}
 
 
@@ -60,6 +63,26 @@ def test_sandwich_normalises_both_sides_of_a_branch():
     torch.testing.assert_close(block(x, CAUSAL), middle + block.feed_forward_out_norm(branch))
 
 
+def test_parallel_branches_read_the_same_stream():
+    block, x = _block("parallel"), torch.randn(2, 5, 14)
+    assert block.feed_forward_norm is not None
+    expected = x + block.attention(block.attention_norm(x), CAUSAL)
+    expected = expected + block.feed_forward(block.feed_forward_norm(x))
+    torch.testing.assert_close(block(x, CAUSAL), expected)
+    shared = _block("parallel_shared")
+    assert shared.feed_forward_norm is None
+    read = shared.attention_norm(x)
+    expected = x + shared.attention(read, CAUSAL) + shared.feed_forward(read)
+    torch.testing.assert_close(shared(x, CAUSAL), expected)
+
+
+@pytest.mark.parametrize("placement", PARALLEL)
+def test_three_branches_have_no_parallel_form(placement):
+    config = t5(vocab_size=31, width=24, num_layers=1, num_heads=4)
+    with pytest.raises(UserError, match=f"placement '{placement}' is for blocks of two branches"):
+        _placed(config, placement)
+
+
 @pytest.mark.parametrize("placement", [*BEFORE, *AFTER])
 @pytest.mark.parametrize("preset", [qwen3, gpt2])
 def test_only_a_stream_that_no_block_normalises_is_normalised_at_the_end(preset, placement):
@@ -85,7 +108,7 @@ def test_cached_equals_uncached_and_gradients_reach_everything(placement):
         assert parameter.grad is not None and parameter.grad.abs().max() > 0, name
 
 
-@pytest.mark.parametrize("placement", ["post", "sandwich", "deepnorm"])
+@pytest.mark.parametrize("placement", ["post", "sandwich", "deepnorm", *PARALLEL])
 @pytest.mark.parametrize("preset", [llama, gpt2])
 def test_standard_deviations_by_role(preset, placement):
     config = _placed(preset(**SHAPE), placement)
@@ -95,6 +118,8 @@ def test_standard_deviations_by_role(preset, placement):
             assert (parameter == (1.0 if "norm.weight" in name else 0.0)).all(), name
             continue
         beta = (8 * 5) ** -0.25 if placement == "deepnorm" and name.endswith(scaled) else 1.0
+        if placement in PARALLEL and name.endswith(("out.weight", "down.weight")):
+            beta = (2 * 5) ** -0.5
         assert parameter.std().item() == pytest.approx(0.02 * beta, rel=0.05), name
 
 
@@ -105,6 +130,6 @@ def test_deepnorm_multiplies_the_stream_by_the_fourth_root_of_twice_the_layers()
 
 @pytest.mark.parametrize("preset", [qwen3, llama, gpt2])
 def test_a_placement_that_transformers_lacks_is_not_exported(preset):
-    for placement in ("post", "sandwich", "deepnorm"):
+    for placement in ("post", "sandwich", "deepnorm", *PARALLEL):
         with pytest.raises(UserError, match=f"norm.placement = 'pre', but it is '{placement}'"):
             to_hf_config(_placed(preset(**SHAPE), placement))

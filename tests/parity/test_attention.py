@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.nn.attention import Attention, attend, naive_attention
+from groundup.nn.attention import Attention
 from groundup.nn.config import AttentionConfig, NormConfig
+from groundup.nn.kernels import attend, naive_attention
 from groundup.nn.masks import Causal, Everything, Padding, Plan, dense, plan
 
 CPU = torch.device("cpu")

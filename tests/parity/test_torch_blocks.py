@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from groundup.nn.attention import Attention, attend, naive_attention
+from groundup.nn.attention import Attention
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig
 from groundup.nn.feed_forward import build_feed_forward
+from groundup.nn.kernels import attend, naive_attention
 from groundup.nn.masks import Plan
 from groundup.nn.norms import LayerNorm, RMSNorm
 

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from groundup.config import UserError, did_you_mean, require
 from groundup.models.config import DecoderConfig
+from groundup.models.encoder_config import EncoderConfig
+from groundup.models.encoder_decoder_config import EncoderDecoderConfig
 
 TO_HF_ACTIVATION = {
     **{name: name for name in ("silu", "gelu", "relu", "relu2")},
@@ -56,12 +58,16 @@ class Adapter(ABC):
         return name
 
 
-def plain_attention(config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
+def plain_attention(
+    config: DecoderConfig | EncoderConfig | EncoderDecoderConfig,
+) -> dict[str, tuple[Any, Any]]:
     """What a family asks for that knows ordinary attention alone; see `Adapter.needs`."""
     attention = config.attention
     return {
         "attention.windows": (attention.windows, ()),
         "attention.scale": (attention.scale, None),
+        "attention.soft_cap": (attention.soft_cap, None),
+        "attention.sinks": (attention.sinks, False),
         "attention.gate": (attention.gate, False),
         "attention.latent": (attention.latent, None),
         "attention.differential": (attention.differential, None),

@@ -12,7 +12,12 @@ from typing import Any
 from torch import Tensor
 
 from groundup.config import UserError, require
-from groundup.models.adapters.base import TO_HF_ACTIVATION, activation, whole_number
+from groundup.models.adapters.base import (
+    TO_HF_ACTIVATION,
+    activation,
+    plain_attention,
+    whole_number,
+)
 from groundup.models.encoder_config import EncoderConfig, HeadConfig
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig, PositionsConfig
 
@@ -214,6 +219,7 @@ def _head(data: Mapping[str, Any], dropout: float) -> HeadConfig | None:
 def _check(config: EncoderConfig) -> None:
     attention, network = config.attention, config.feed_forward
     needed: dict[str, tuple[Any, Any]] = {
+        **plain_attention(config),
         "positions.kind": (config.positions.kind, "learned"),
         "norm.kind": (config.norm.kind, "layernorm"),
         "norm.placement": (config.norm.placement, "post"),

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from groundup.config import UserError, require
-from groundup.models.adapters.base import whole_number
+from groundup.models.adapters.base import plain_attention, whole_number
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig, PositionsConfig
 
@@ -168,6 +168,7 @@ def _check(config: EncoderDecoderConfig) -> None:
     kind = (network.kind, network.activation)
     needed: dict[str, tuple[Any, Any]] = {
         "positions.kind": (config.positions.kind, "t5"),
+        **plain_attention(config),
         "norm.kind": (config.norm.kind, "rmsnorm"),
         "norm.placement": (config.norm.placement, "pre"),
         "norm.scale": (config.norm.scale, True),

@@ -1,0 +1,182 @@
+"""softmax(scores) · v: through torch's fused kernels where they can, and the formula as written."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.attention.flex_attention import AuxRequest, flex_attention
+
+from groundup.nn.config import AttentionConfig
+from groundup.nn.masks import Plan
+
+
+class Mix(nn.Module):
+    """(B, H, T, E), (B, K, S, E), (B, K, S, Z) -> (B, H, T, Z): what every head finds.
+
+    A module of its own, though it has no weights but the sinks, so that whoever wants to look at
+    attention can hook it: see `groundup.nn.capture`.
+    """
+
+    def __init__(self, config: AttentionConfig, scale: float | None = None) -> None:
+        super().__init__()
+        self.scale = config.scale if scale is None else scale
+        self.soft_cap, self.dropout = config.soft_cap, config.dropout
+        # A score of 0 takes the weight of one key that matches the query neither well nor badly.
+        self.sinks = nn.Parameter(torch.zeros(config.num_heads)) if config.sinks else None
+
+    def forward(self, query: Tensor, key: Tensor, value: Tensor, mask: Plan) -> Tensor:
+        dropout = self.dropout if self.training else 0.0
+        return attend(query, key, value, mask, dropout, self.scale, self.soft_cap, self.sinks)
+
+
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Plan,
+    dropout: float = 0.0,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    sinks: Tensor | None = None,
+) -> Tensor:
+    """(B, H, T, E), (B, K, S, E), (B, K, S, Z) -> (B, H, T, Z) by the fastest kernel that can.
+
+    Scores are multiplied by `scale`, 1/√E when left out, and then bent below `soft_cap`; `sinks`
+    (H,) are scores of a key without a value. A query that may see nothing gets zeros.
+
+    FlexAttention runs what has been planned for it. Of the rest, torch's own kernel knows neither
+    cap nor sinks: with them, all scores are written out.
+    """
+    if mask.blocks is not None:
+        assert not dropout, "FlexAttention has no dropout"
+        return _flex_attention(query, key, value, mask, scale, soft_cap, sinks)
+    if soft_cap is not None or sinks is not None:
+        seen = mask.spelled_out(query.shape[2], key.shape[2], query.device)
+        scores = attention_scores(query, key, *seen, scale, soft_cap)
+        return mix(F.dropout(attention_weights(scores, sinks), dropout), value)
+    dense = mask.dense
+    if dense is not None and dense.is_floating_point():
+        dense = dense.to(query.dtype)
+    return F.scaled_dot_product_attention(
+        query,
+        key,
+        value,
+        attn_mask=dense,
+        dropout_p=dropout,
+        is_causal=mask.is_causal,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+
+def naive_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    visible: Tensor,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+    sinks: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """(B, H, T, E), (B, K, S, E), (B, K, S, Z) -> (B, H, T, Z) and weights (B, H, T, S).
+
+    The formula as written: the oracle `attend` is tested against. `visible` is a bool mask
+    broadcastable to (B, H, T, S), `bias` what is added to the scores, as broadcastable.
+    """
+    scores = attention_scores(query, key, visible, bias, scale, soft_cap)
+    weights = attention_weights(scores, sinks)
+    return mix(weights, value), weights
+
+
+def attention_scores(
+    query: Tensor,
+    key: Tensor,
+    visible: Tensor,
+    bias: Tensor | None = None,
+    scale: float | None = None,
+    soft_cap: float | None = None,
+) -> Tensor:
+    """(B, H, T, E), (B, K, S, E) -> (B, H, T, S) in fp32, -inf where a key is not visible."""
+    scale = 1 / math.sqrt(query.shape[-1]) if scale is None else scale
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)
+    # Autocast would round the scores to 8 bits, before the softmax takes their exponential.
+    with torch.autocast(query.device.type, enabled=False):
+        scores = _precise(query) @ _precise(key).transpose(-2, -1) * scale
+    if soft_cap is not None:
+        scores = soft_cap * torch.tanh(scores / soft_cap)
+    if bias is not None:
+        scores = scores + bias
+    return scores.masked_fill(~visible, -math.inf)
+
+
+def attention_weights(scores: Tensor, sinks: Tensor | None = None) -> Tensor:
+    """(B, H, T, S) -> (B, H, T, S): softmax over keys, which sum to less than 1 beside a sink."""
+    if sinks is None:
+        weights = torch.softmax(scores, dim=-1)
+    else:
+        sink = sinks[:, None, None].to(scores.dtype).expand(*scores.shape[:-1], 1)
+        weights = torch.softmax(torch.cat((scores, sink), dim=-1), dim=-1)[..., :-1]
+    # A row of only -inf comes out of softmax as NaN; a query that sees nothing averages nothing.
+    return weights.masked_fill(scores == -math.inf, 0.0)
+
+
+def mix(weights: Tensor, value: Tensor) -> Tensor:
+    """(B, H, T, S), (B, K, S, Z) -> (B, H, T, Z): the values, averaged by their weights."""
+    mixed = value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
+    with torch.autocast(value.device.type, enabled=False):
+        return (weights @ mixed.to(weights.dtype)).to(value.dtype)
+
+
+def _flex_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Plan,
+    scale: float | None,
+    soft_cap: float | None,
+    sinks: Tensor | None,
+) -> Tensor:
+    mixed, auxiliary = _flex(query)(
+        query,
+        key,
+        value,
+        score_mod=None if soft_cap is None else _capped(soft_cap),
+        block_mask=mask.blocks,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+        return_aux=AuxRequest(lse=sinks is not None),
+    )
+    if sinks is None:
+        return mixed
+    # Weights sum to 1 here. With one more score s beside those of log-sum-exp l they would sum to
+    # exp(l) / (exp(l) + exp(s)), which is the sigmoid of l - s.
+    return mixed * torch.sigmoid(auxiliary.lse - sinks[:, None]).unsqueeze(-1).to(mixed.dtype)
+
+
+def _capped(soft_cap: float) -> Callable[..., Tensor]:
+    def change(score: Tensor, *place: Tensor) -> Tensor:
+        return soft_cap * torch.tanh(score / soft_cap)
+
+    return change
+
+
+def _flex(query: Tensor) -> Callable[..., Any]:
+    """FlexAttention: a kernel is generated where there is one to gain, on a GPU."""
+    return _compiled_flex() if query.is_cuda else flex_attention
+
+
+@functools.cache
+def _compiled_flex() -> Callable[..., Any]:
+    return torch.compile(flex_attention)
+
+
+def _precise(x: Tensor) -> Tensor:
+    """At least fp32."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
