@@ -21,6 +21,9 @@ from groundup.text.config import TokenizerConfig
 class ModelSection:
     """The shape of the model where it differs from what `size` gives. 0 and None: the dial."""
 
+    start: str = ""
+    """Go on from this model (a pulled name, a model folder or a run folder) with its shape, its
+    tokenizer and its chat format. Pretraining is then left out unless its section says how long."""
     family: Literal["qwen3", "llama", "gpt2"] = "qwen3"
     width: int = 0
     num_layers: int = 0
@@ -29,6 +32,7 @@ class ModelSection:
     head_width: int = 0
     feed_forward_width: int = 0
     context_length: int = 0
+    """With `start`: tokens in a row of training, up to what that model has positions for."""
     dropout: float = 0.0
     tie_embeddings: bool | None = None
     norm_placement: NormPlacement = "pre"

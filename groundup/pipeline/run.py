@@ -21,6 +21,7 @@ from groundup.pipeline.lock import locked
 from groundup.pipeline.recipe import RunConfig
 from groundup.pipeline.shape import model_shape
 from groundup.pipeline.stage import StageClock, all_stages, walk
+from groundup.pipeline.start import check_place
 from groundup.pipeline.store import read_index
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
 from groundup.train.log import Fanout, JsonLog, Sink, TensorBoardSink
@@ -90,6 +91,7 @@ class Run:
 def speedrun(config: RunConfig, folder: Path) -> Path:
     """Bring the run in `folder` up to date with `config`, stage by stage; returns the folder."""
     started = time.perf_counter()
+    check_place(config, folder)
     model_shape(config, config.tokenizer.vocab_size)  # an impossible one is refused before any work
     with open_run(config, folder) as run:
         walk(run, all_stages())

@@ -1,4 +1,7 @@
-"""From a recipe to the model's shape and its learning rates: the dial, and what overrides it."""
+"""From a recipe to the model's shape and its learning rates: the dial, and what overrides it.
+
+A run that starts from a model takes that model's shape, and gentler rates.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,16 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from groundup.config import UserError
-from groundup.models.presets import Dial, from_depth, gpt2, learning_rates, llama, qwen3
+from groundup.models.dial import Dial, from_depth, learning_rates
+from groundup.models.presets import gpt2, llama, qwen3
 from groundup.optim.config import OptimizerConfig
+from groundup.pipeline.start import (
+    RATE_SHARE,
+    TOKENS_PER_STEP,
+    row_length,
+    start_folder,
+    start_shape,
+)
 
 if TYPE_CHECKING:
     from groundup.data.loader import Loader
@@ -17,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
-    """The decoder of a recipe: what `size` gives, with the model section's values over it."""
+    """The decoder of a recipe: what `size` gives, with the model section's values over it.
+
+    With `model.start` it is that model's. Raises UserError for a recipe that contradicts itself.
+    """
+    if folder := start_folder(config):
+        return start_shape(config, folder)
     dial, section = _dial(config, vocab_size).model, config.model
     width = section.width or dial.width
     heads = section.num_heads or _heads(width)
@@ -46,7 +62,9 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
 
 def rows_per_step(config: RunConfig, section: TrainingSection, model: DecoderConfig) -> int:
     """Rows of one optimizer step: the section's, else the dial's."""
-    return section.rows_per_step or _dial(config, model.vocab_size).rows_per_step
+    if section.rows_per_step or not config.model.start:
+        return section.rows_per_step or _dial(config, model.vocab_size).rows_per_step
+    return max(1, TOKENS_PER_STEP // row_length(config.model, model))
 
 
 def default_steps(config: RunConfig, loader: Loader, vocab_size: int) -> int:
@@ -64,14 +82,15 @@ def settled_optimizer(
     """
     if section.rate_scale == 0:
         return section.optimizer
-    tokens = rows_per_step(config, section, model) * model.context_length
+    tokens = rows_per_step(config, section, model) * row_length(config.model, model)
     rates = learning_rates(model.width, tokens)
+    scale = section.rate_scale * (RATE_SHARE if config.model.start else 1.0)
     return dataclasses.replace(
         section.optimizer,
-        learning_rate=rates.adamw * section.rate_scale,
-        embedding_learning_rate=rates.embedding * section.rate_scale,
-        head_learning_rate=rates.embedding * section.rate_scale,
-        muon_learning_rate=rates.muon * section.rate_scale,
+        learning_rate=rates.adamw * scale,
+        embedding_learning_rate=rates.embedding * scale,
+        head_learning_rate=rates.embedding * scale,
+        muon_learning_rate=rates.muon * scale,
     )
 
 

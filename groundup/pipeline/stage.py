@@ -49,7 +49,7 @@ class Stage:
     ignores: tuple[str, ...] = ()
     """Keys of its own section that only say how the work is carried out, such as "workers"."""
     inputs: Callable[[Any], Any] | None = None
-    """What the outcome depends on outside the recipe, as JSON, given the section: file contents."""
+    """What the outcome depends on outside the recipe, as JSON, given the recipe: file contents."""
     work: Callable[[Run, Any], Results]
     """Does it, given the run and the section; returns JSON-able results for the report."""
     outputs: tuple[str, ...] = ()
@@ -152,7 +152,7 @@ def _fingerprint(stage: Stage, run: Run, upstream: str) -> str:
     parts = {name: to_dict(getattr(run.config, name)) for name in (stage.name, *stage.reads)}
     for key in stage.ignores:
         del parts[stage.name][key]
-    outside = stage.inputs(getattr(run.config, stage.name)) if stage.inputs else None
+    outside = stage.inputs(run.config) if stage.inputs else None
     text = json.dumps([stage.name, parts, outside, upstream], sort_keys=True)
     return sha256_bytes(text.encode())
 

@@ -44,8 +44,8 @@ class TrainingSection:
     rows_per_step: int = 0
     """Rows of the context length in one optimizer step, over all processes; 0 asks the dial."""
     rate_scale: float = 1.0
-    """Times the learning rates that fit the width and the batch; 0 takes those of the optimizer
-    section as they stand."""
+    """Times the learning rates that fit the width and the batch, or a tenth of them after
+    model.start; 0 takes those of the optimizer section as they stand."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     train: TrainConfig = field(default_factory=TrainConfig)

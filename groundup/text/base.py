@@ -116,7 +116,7 @@ class PieceTokenizer(ABC):
     @cached_property
     def _shown(self) -> tuple[bytes, ...]:
         shown = list(self.vocabulary.pieces)
-        for name, id in self.special.items():
+        for name, id in reversed(list(self.special.items())):  # the file's own names come first
             shown[id] = name.encode()
         return tuple(shown)
 

@@ -60,7 +60,7 @@ STAGE = Stage(
     after=None,
     title="Get and clean the text",
     section=DataConfig,
-    inputs=contents,
+    inputs=lambda config: contents(config.data),
     work=work,
     outputs=("documents/index.json",),
 )

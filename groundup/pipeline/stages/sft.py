@@ -35,6 +35,7 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
     from groundup.models.folder import load_model, save_model
     from groundup.pipeline.measure import chat_sample
     from groundup.pipeline.shape import rows_per_step
+    from groundup.pipeline.start import row_length
     from groundup.train.objectives import NextTokenLoss, estimate_loss
 
     sources = [source for source in read_index(run.folder) if source["conversations"]]
@@ -45,7 +46,7 @@ def work(run: Run, section: SFTSection) -> dict[str, Any]:
     start = run.model_folder("mid", "base")
     assert start is not None, "a stage before this one trains a base model"
     model, tokenizer, _ = load_model(start, run.policy.device)
-    length = model.config.context_length
+    length = row_length(run.config.model, model.config)
     held_out = [source for source in sources if source["heldout"]]
 
     def pack(name: str, split: str, chosen: list[dict]) -> PackedConversations:
