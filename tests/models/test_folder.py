@@ -102,7 +102,7 @@ def test_loaded_weights_can_be_trained(folder):
 
 
 def test_a_failed_save_leaves_the_old_folder(folder, tiny_model, monkeypatch):
-    import groundup.models.folder as module
+    import groundup.models.weights as module
 
     before = (folder / "model.safetensors").read_bytes()
 
