@@ -21,8 +21,7 @@ from common import finish, machine
 
 from groundup.models.config import DecoderConfig, ExpertsConfig
 from groundup.models.decoder import Decoder
-from groundup.models.presets import qwen3
-from groundup.models.presets_moe import with_experts
+from groundup.models.presets import qwen3, with_experts
 from groundup.nn import moe
 from groundup.train.objectives import NextTokenLoss
 

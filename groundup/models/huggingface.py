@@ -15,11 +15,13 @@ from torch import Tensor
 
 from groundup.config import UserError, did_you_mean, require
 from groundup.models.adapters.base import Adapter, only
-from groundup.models.adapters.gemma import GemmaAdapter
+from groundup.models.adapters.gemma import Gemma2Adapter, Gemma3Adapter, GemmaAdapter
 from groundup.models.adapters.gpt2 import GPT2Adapter
+from groundup.models.adapters.gpt_neox import GPTNeoXAdapter
 from groundup.models.adapters.llama import LlamaAdapter
 from groundup.models.adapters.mistral import MistralAdapter
 from groundup.models.adapters.moe import MixtralAdapter, Qwen3MoeAdapter
+from groundup.models.adapters.nanochat import NanoChatAdapter
 from groundup.models.adapters.qwen2 import Qwen2Adapter
 from groundup.models.adapters.qwen3 import Qwen3Adapter
 from groundup.models.config import DecoderConfig
@@ -33,8 +35,12 @@ ADAPTERS: dict[str, Adapter] = {
         Qwen2Adapter(),
         MistralAdapter(),
         GemmaAdapter(),
+        Gemma2Adapter(),
+        Gemma3Adapter(),
         MixtralAdapter(),
         Qwen3MoeAdapter(),
+        GPTNeoXAdapter(),
+        NanoChatAdapter(),
     )
 }
 
@@ -112,11 +118,17 @@ def _closest(config: DecoderConfig) -> str:
         return "qwen3_moe" if config.attention.qk_norm else "mixtral"
     if config.positions.kind == "learned":
         return "gpt2"
+    if config.norm.kind == "layernorm" and config.feed_forward.kind == "plain":
+        return "gpt_neox"
+    if not config.norm.scale:
+        return "nanochat"
     attention = config.attention
+    if config.embedding_scale != 1.0:
+        if config.norm.placement != "sandwich":
+            return "gemma"
+        return "gemma3_text" if attention.qk_norm else "gemma2"
     if attention.qk_norm:
         return "qwen3"
-    if config.embedding_scale != 1.0:
-        return "gemma"
     if attention.windows:
         return "mistral"
     return "qwen2" if attention.qkv_bias and not attention.out_bias else "llama"

@@ -16,7 +16,10 @@ from groundup.nn.rope_scaling import ntk_theta
 
 
 def rope_fields(positions: PositionsConfig, head_width: int) -> dict[str, Any]:
-    """The fields of `config.json`. NTK scaling is written as the larger theta that it means."""
+    """The fields of `config.json`. NTK scaling is written as the larger theta that it means.
+
+    `window_theta` is not among them: only a few families have two, each in its own spelling.
+    """
     theta, scaling = positions.theta, positions.scaling
     if scaling is not None and scaling.kind == "ntk":
         theta, scaling = ntk_theta(theta, scaling.factor, head_width), None
@@ -25,25 +28,34 @@ def rope_fields(positions: PositionsConfig, head_width: int) -> dict[str, Any]:
         fields = {"rope_type": scaling.kind, "factor": scaling.factor}
         for theirs, ours in _NAMES.get(scaling.kind, {}).items():
             fields[theirs] = getattr(scaling, ours)
+    if positions.fraction != 1.0:
+        fields["partial_rotary_factor"] = positions.fraction
     written = {"rope_theta": theta, "rope_parameters": fields | {"rope_theta": theta}}
     return written if scaling is None else written | {"rope_scaling": fields}
 
 
-def read_rope(data: Mapping[str, Any]) -> PositionsConfig:
-    """Our positions from a parsed `config.json`. Raises UserError naming what we cannot express."""
+def read_rope(data: Mapping[str, Any], *, partial: bool = False) -> PositionsConfig:
+    """Our positions from a parsed `config.json`. Raises UserError naming what we cannot express.
+
+    `partial` is for families of which transformers turns only a part of each head.
+    """
     # Where both stand, transformers 5 too goes by the older one.
     where = "rope_scaling" if data.get("rope_scaling") else "rope_parameters"
     section: Mapping[str, Any] = data.get(where) or {}
     fraction = section.get("partial_rotary_factor", data.get("partial_rotary_factor", 1.0))
     require(
-        fraction in (1.0, None),
+        partial or fraction in (1.0, None),
         f"config.json: partial_rotary_factor = {fraction!r} is not supported (only 1.0 is).",
     )
     theta = section.get("rope_theta")
     if theta is None:
         parameters = data.get("rope_parameters") or {}
         theta = data.get("rope_theta", parameters.get("rope_theta", 10_000.0))
-    return PositionsConfig(theta=float(theta), scaling=_read_scaling(data, section, where))
+    return PositionsConfig(
+        theta=float(theta),
+        fraction=1.0 if fraction is None else float(fraction),
+        scaling=_read_scaling(data, section, where),
+    )
 
 
 _BLEND = {"original_max_position_embeddings": "original_context"}

@@ -1,144 +1,86 @@
-"""Model families as configs: Qwen3 (the default), Llama, GPT-2, and one size dial for our own."""
+"""Decoder families as configs, all asked for in the same words; `PRESETS` names them.
+
+| preset    | what sets it apart                                                | source           |
+|-----------|-------------------------------------------------------------------|------------------|
+| gpt2      | LayerNorm, learned positions, tanh-GELU, biases                   | Radford 2019     |
+| pythia    | both branches read the same stream; a quarter of a head is turned | arXiv:2304.01373 |
+| llama     | RMSNorm, RoPE, SwiGLU, no biases                                  | arXiv:2302.13971 |
+| llama3    | RoPE slowed down for eight times the context                      | arXiv:2407.21783 |
+| mistral   | every layer sees a window                                         | arXiv:2310.06825 |
+| mixtral   | eight experts, two at work                                        | arXiv:2401.04088 |
+| qwen2     | biases on queries, keys and values                                | arXiv:2407.10671 |
+| qwen3     | RMSNorm on queries and keys                                       | arXiv:2505.09388 |
+| qwen3_moe | many small experts                                                | arXiv:2505.09388 |
+| gemma     | GeGLU, embeddings scaled by √width                                | arXiv:2403.08295 |
+| gemma2    | norms on both sides, scores and logits capped, windows by turns   | arXiv:2408.00118 |
+| gemma3    | QK-norm for the caps, five windows to one, two thetas             | arXiv:2503.19786 |
+| nanochat  | norms that learn nothing, ReLU², values by token, scaled streams  | Karpathy 2025    |
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Required, TypedDict, Unpack
 
-from groundup.config import require
+from groundup.models.classic import classic_branches, equal_share
 from groundup.models.config import (
     AttentionConfig,
     DecoderConfig,
+    ExpertsConfig,
     FeedForwardConfig,
     NormConfig,
     PositionsConfig,
     RopeScaling,
-    num_matmul_weights,
+    TokenValuesConfig,
 )
-from groundup.nn.config import gated_width
+from groundup.nn.config import Activation, gated_width
 
 
-def qwen3(
-    *,
-    vocab_size: int,
-    width: int,
-    num_layers: int,
-    num_heads: int,
-    context_length: int,
-    num_kv_heads: int | None = None,
-    head_width: int | None = None,
-    feed_forward_width: int | None = None,
-    theta: float = 10_000.0,
-    tie_embeddings: bool = True,
-    dropout: float = 0.0,
-) -> DecoderConfig:
+class Shape(TypedDict, total=False):
+    """What a preset is asked for. Left out, the number of key/value heads is that of the heads."""
+
+    vocab_size: Required[int]
+    width: Required[int]
+    num_layers: Required[int]
+    num_heads: Required[int]
+    context_length: Required[int]
+    num_kv_heads: int | None
+    head_width: int | None
+    """An equal share of the width when left out."""
+    feed_forward_width: int | None
+    """Of one expert, where there are experts. 8/3 of the width when left out, or 4 if not gated."""
+    theta: float
+    tie_embeddings: bool
+    dropout: float
+
+
+class ClassicShape(TypedDict, total=False):
+    """The same for families whose heads have an equal share of the width, keys and values each."""
+
+    vocab_size: Required[int]
+    width: Required[int]
+    num_layers: Required[int]
+    num_heads: Required[int]
+    context_length: Required[int]
+    feed_forward_width: int | None
+    tie_embeddings: bool
+    dropout: float
+
+
+def qwen3(**shape: Unpack[Shape]) -> DecoderConfig:
     """RMSNorm, RoPE, QK-norm, SwiGLU, no biases. Yang et al. 2025, arXiv:2505.09388.
 
     The published models use theta 1,000,000; ours defaults to what suits a short context.
     """
-    return DecoderConfig(
-        vocab_size=vocab_size,
-        width=width,
-        num_layers=num_layers,
-        context_length=context_length,
-        attention=AttentionConfig(
-            num_heads=num_heads,
-            num_kv_heads=num_kv_heads or num_heads,
-            head_width=head_width or _equal_share(width, num_heads),
-            qk_norm=True,
-            dropout=dropout,
-            out_dropout=dropout,
-        ),
-        positions=PositionsConfig(kind="rope", theta=theta),
-        feed_forward=FeedForwardConfig(
-            kind="gated",
-            activation="silu",
-            width=feed_forward_width or gated_width(width),
-            dropout=dropout,
-        ),
-        norm=NormConfig(kind="rmsnorm", eps=1e-6),
-        tie_embeddings=tie_embeddings,
-        embedding_dropout=dropout,
-    )
+    config = _rotary(shape, NormConfig(eps=1e-6), tied=True)
+    return replace(config, attention=replace(config.attention, qk_norm=True))
 
 
-def llama(
-    *,
-    vocab_size: int,
-    width: int,
-    num_layers: int,
-    num_heads: int,
-    context_length: int,
-    num_kv_heads: int | None = None,
-    head_width: int | None = None,
-    feed_forward_width: int | None = None,
-    theta: float = 10_000.0,
-    tie_embeddings: bool = False,
-    dropout: float = 0.0,
-) -> DecoderConfig:
+def llama(**shape: Unpack[Shape]) -> DecoderConfig:
     """Qwen3's shape without QK-norm. Touvron et al. 2023, arXiv:2302.13971."""
-    config = qwen3(
-        vocab_size=vocab_size,
-        width=width,
-        num_layers=num_layers,
-        num_heads=num_heads,
-        context_length=context_length,
-        num_kv_heads=num_kv_heads,
-        head_width=head_width,
-        feed_forward_width=feed_forward_width,
-        theta=theta,
-        tie_embeddings=tie_embeddings,
-        dropout=dropout,
-    )
-    return replace(
-        config,
-        attention=replace(config.attention, qk_norm=False),
-        norm=NormConfig(kind="rmsnorm", eps=1e-5),
-    )
-
-
-def gpt2(
-    *,
-    vocab_size: int,
-    width: int,
-    num_layers: int,
-    num_heads: int,
-    context_length: int,
-    feed_forward_width: int | None = None,
-    tie_embeddings: bool = True,
-    dropout: float = 0.0,
-) -> DecoderConfig:
-    """LayerNorm, learned positions, tanh-GELU, biases, tied head. Radford et al. 2019.
-
-    The original trained with dropout 0.1; one pass over a large text needs none.
-    """
-    heads = AttentionConfig(
-        num_heads=num_heads,
-        num_kv_heads=num_heads,
-        head_width=_equal_share(width, num_heads),
-        qkv_bias=True,
-        out_bias=True,
-        dropout=dropout,
-        out_dropout=dropout,
-    )
-    return DecoderConfig(
-        vocab_size=vocab_size,
-        width=width,
-        num_layers=num_layers,
-        context_length=context_length,
-        attention=heads,
-        positions=PositionsConfig(kind="learned"),
-        feed_forward=FeedForwardConfig(
-            kind="plain",
-            activation="gelu_tanh",
-            width=feed_forward_width or 4 * width,
-            bias=True,
-            dropout=dropout,
-        ),
-        norm=NormConfig(kind="layernorm", eps=1e-5),
-        tie_embeddings=tie_embeddings,
-        embedding_dropout=dropout,
-    )
+    return _rotary(shape, NormConfig(eps=1e-5), tied=False)
 
 
 def smollm2(vocab_size: int = 49_152) -> DecoderConfig:
@@ -156,120 +98,207 @@ def smollm2(vocab_size: int = 49_152) -> DecoderConfig:
     )
 
 
-def qwen2(config: DecoderConfig) -> DecoderConfig:
-    """A config of `llama` with biases on queries, keys and values. arXiv:2407.10671."""
-    return replace(
-        config,
-        attention=replace(config.attention, qkv_bias=True),
-        norm=NormConfig(kind="rmsnorm", eps=1e-6),
-    )
+def llama3(*, original_context: int = 8192, **shape: Unpack[Shape]) -> DecoderConfig:
+    """Llama 3.1: theta 500,000, and RoPE scaled by 8. Grattafiori et al. 2024, arXiv:2407.21783."""
+    config = llama(**{"theta": 500_000.0, **shape})
+    scaling = RopeScaling(kind="llama3", factor=8.0, original_context=original_context)
+    return replace(config, positions=replace(config.positions, scaling=scaling))
 
 
-def mistral(config: DecoderConfig, window: int = 4096) -> DecoderConfig:
-    """A config of `llama` whose layers see the last `window` keys. arXiv:2310.06825."""
+def mistral(*, window: int = 4096, **shape: Unpack[Shape]) -> DecoderConfig:
+    """Llama whose layers see the last `window` keys. Jiang et al. 2023, arXiv:2310.06825."""
+    config = llama(**shape)
     return replace(config, attention=replace(config.attention, windows=(window,)))
 
 
-def llama3(config: DecoderConfig, original_context: int = 8192) -> DecoderConfig:
-    """A config of `llama` as in Llama 3.1: theta 500,000, RoPE scaled by 8. arXiv:2407.21783."""
-    scaling = RopeScaling(kind="llama3", factor=8.0, original_context=original_context)
-    return replace(config, positions=PositionsConfig(theta=500_000.0, scaling=scaling))
+def qwen2(**shape: Unpack[Shape]) -> DecoderConfig:
+    """Llama with biases on queries, keys and values. Yang et al. 2024, arXiv:2407.10671."""
+    config = _rotary(shape, NormConfig(eps=1e-6), tied=False)
+    return replace(config, attention=replace(config.attention, qkv_bias=True))
 
 
-def gemma(config: DecoderConfig) -> DecoderConfig:
-    """A config of `llama` with GeGLU, embeddings scaled by √width and tied. arXiv:2403.08295."""
+def mixtral(*, num_experts: int = 8, top_k: int = 2, **shape: Unpack[Shape]) -> DecoderConfig:
+    """Llama with `num_experts` SwiGLU networks. Jiang et al. 2024, arXiv:2401.04088.
+
+    The chosen experts' scores are divided by their sum.
+    """
+    config = llama(**{"theta": 1_000_000.0, **shape})
+    return with_experts(config, ExpertsConfig(num_experts=num_experts, top_k=top_k))
+
+
+def qwen3_moe(*, num_experts: int = 128, top_k: int = 8, **shape: Unpack[Shape]) -> DecoderConfig:
+    """Qwen3 with many small experts, none of them shared. Yang et al. 2025, arXiv:2505.09388."""
+    config = qwen3(**{"theta": 1_000_000.0, "tie_embeddings": False, **shape})
+    experts = ExpertsConfig(num_experts=num_experts, top_k=top_k, loss_weight=0.001)
+    return with_experts(config, experts)
+
+
+def gemma(**shape: Unpack[Shape]) -> DecoderConfig:
+    """Llama with GeGLU, embeddings scaled by √width and tied. Mesnard et al., arXiv:2403.08295."""
+    config = _rotary(shape, NormConfig(eps=1e-6), tied=True)
+    network = replace(config.feed_forward, activation="gelu_tanh")
+    return replace(config, feed_forward=network, embedding_scale=math.sqrt(config.width))
+
+
+def gemma2(*, window: int = 4096, **shape: Unpack[Shape]) -> DecoderConfig:
+    """Norms on both sides, every other layer sees a window. Rivière et al. 2024, arXiv:2408.00118.
+
+    Scores stay below 50 and logits below 30.
+    """
+    config = gemma(**shape)
     return replace(
         config,
-        feed_forward=replace(config.feed_forward, activation="gelu_tanh"),
-        norm=NormConfig(kind="rmsnorm", eps=1e-6),
-        embedding_scale=math.sqrt(config.width),
-        tie_embeddings=True,
+        attention=replace(config.attention, windows=(window, 0), soft_cap=50.0),
+        norm=replace(config.norm, placement="sandwich"),
+        logit_soft_cap=30.0,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LearningRates:
-    """What each kind of parameter starts from; see `learning_rates`."""
+def gemma3(*, window: int = 1024, **shape: Unpack[Shape]) -> DecoderConfig:
+    """Gemma 2 with QK-norm in place of its caps. Kamath et al. 2025, arXiv:2503.19786.
 
-    muon: float
-    """Hidden matrices."""
-    adamw: float
-    """Norms and biases."""
-    embedding: float
-    """Token tables, and a head of its own."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dial:
-    """Everything that follows from the depth of a model; see `from_depth`."""
-
-    model: DecoderConfig
-    tokens: int
-    """Tokens to train on."""
-    rows_per_step: int
-    """Rows of the context length in one optimizer step."""
-
-    @property
-    def tokens_per_step(self) -> int:
-        """The batch of one optimizer step in tokens."""
-        return self.rows_per_step * self.model.context_length
-
-
-def from_depth(
-    depth: int, vocab_size: int, context_length: int | None = None, tokens: int | None = None
-) -> Dial:
-    """One dial for the size: a Qwen3-shaped model and how to train it. `tokens` overrides 12·N.
-
-    | what            | formula                           | where from                            |
-    |-----------------|-----------------------------------|---------------------------------------|
-    | width           | 64 · depth                        | the usual aspect ratio at these sizes |
-    | heads           | depth, each 64 wide               | GPT-2                                 |
-    | key/value heads | half as many from depth 12 on     | halves the cache; arXiv:2305.13245    |
-    | feed-forward    | 8/3 · width, up to a multiple of 64 | equal weights; arXiv:2302.13971     |
-    | context         | 128 · depth to a power of two, 256..2048 | ours                           |
-    | tokens          | 12 · N, the weights that multiply | nanochat's optimum of 8 to 12         |
-    | batch in tokens | 2^14 · (tokens / 5 M)^0.383        | exponent of arXiv:2505.13738          |
+    Five layers that see a window, turned with theta 10,000, then one that sees all, with `theta`,
+    1,000,000 when left out.
     """
-    require(depth >= 1, f"size should be at least 1, but is {depth}.")
-    width = 64 * depth
-    model = qwen3(
-        vocab_size=vocab_size,
+    config = gemma2(window=window, **{"theta": 1_000_000.0, **shape})
+    heads = replace(config.attention, windows=(window,) * 5 + (0,), soft_cap=None, qk_norm=True)
+    positions = replace(config.positions, window_theta=10_000.0)
+    return replace(config, attention=heads, positions=positions, logit_soft_cap=None)
+
+
+def nanochat(*, pattern: str = "SSSL", **shape: Unpack[Shape]) -> DecoderConfig:
+    """The GPT of github.com/karpathy/nanochat as of spring 2026.
+
+    In a layer `pattern` calls S, attention sees a quarter of the context, in others and in the last
+    one all of it. Scores are as sharp as there (queries and keys times 1.2). Left out are what it
+    mixes in of the previous token ("smear") and takes away again of the middle layer ("backout"),
+    and the ranges it draws initial weights from.
+    """
+    config = nanochat_2025(**{"theta": 100_000.0, **shape})
+    heads, quarter = config.attention, -(-config.context_length // 4)
+    windows = [
+        quarter if pattern[layer % len(pattern)] == "S" else 0 for layer in range(config.num_layers)
+    ]
+    windows[-1] = 0
+    return replace(
+        config,
+        attention=replace(
+            heads,
+            windows=tuple(windows) if any(windows) else (),
+            scale=1.44 / math.sqrt(heads.head_width),
+        ),
+        token_values=TokenValuesConfig(gate_width=min(12, config.width)),
+        stream_scales=True,
+    )
+
+
+def nanochat_2025(**shape: Unpack[Shape]) -> DecoderConfig:
+    """nanochat as first published, and as transformers knows it: October 2025.
+
+    RMSNorm that learns nothing, after the embedding too; QK-norm, which without a scale is the same
+    before RoPE and after, as turning keeps lengths; ReLU²; logits within ± 15; no biases.
+    """
+    shape = {**shape, "feed_forward_width": shape.get("feed_forward_width") or 4 * shape["width"]}
+    config = _rotary(shape, NormConfig(eps=1e-6, scale=False), tied=False)
+    return replace(
+        config,
+        attention=replace(config.attention, qk_norm=True),
+        feed_forward=replace(config.feed_forward, kind="plain", activation="relu2"),
+        embedding_norm=True,
+        logit_soft_cap=15.0,
+    )
+
+
+def gpt2(**shape: Unpack[ClassicShape]) -> DecoderConfig:
+    """LayerNorm, learned positions, tanh-GELU, biases, tied head. Radford et al. 2019.
+
+    The original trained with dropout 0.1; one pass over a large text needs none.
+    """
+    return _classic(shape, PositionsConfig(kind="learned"), "gelu_tanh", tied=True)
+
+
+def pythia(*, theta: float = 10_000.0, **shape: Unpack[ClassicShape]) -> DecoderConfig:
+    """GPT-NeoX's blocks: attention and network side by side. Biderman et al., arXiv:2304.01373.
+
+    RoPE turns the first quarter of every head. Black et al. 2022, arXiv:2204.06745.
+    """
+    config = _classic(shape, PositionsConfig(theta=theta, fraction=0.25), "gelu", tied=False)
+    return replace(config, norm=replace(config.norm, placement="parallel"))
+
+
+def with_experts(config: DecoderConfig, experts: ExpertsConfig) -> DecoderConfig:
+    """Any decoder with a mixture of experts instead of its feed-forward network."""
+    return replace(config, feed_forward=replace(config.feed_forward, experts=experts))
+
+
+PRESETS: dict[str, Callable[..., DecoderConfig]] = {
+    preset.__name__: preset
+    for preset in (
+        gpt2,
+        pythia,
+        llama,
+        llama3,
+        mistral,
+        mixtral,
+        qwen2,
+        qwen3,
+        qwen3_moe,
+        gemma,
+        gemma2,
+        gemma3,
+        nanochat,
+        nanochat_2025,
+    )
+}
+"""Families by name; each is called with a `Shape`, and gpt2 and pythia with a `ClassicShape`."""
+
+
+def _rotary(shape: Shape, norm: NormConfig, *, tied: bool) -> DecoderConfig:
+    """RoPE and SwiGLU without biases: the frame of most families since Llama."""
+    width, num_heads, dropout = shape["width"], shape["num_heads"], shape.get("dropout", 0.0)
+    return DecoderConfig(
+        vocab_size=shape["vocab_size"],
         width=width,
-        num_layers=depth,
-        num_heads=depth,
-        num_kv_heads=depth // 2 if depth >= 12 and depth % 2 == 0 else depth,
-        context_length=context_length or min(max(_power_of_two(128 * depth), 256), 2048),
+        num_layers=shape["num_layers"],
+        context_length=shape["context_length"],
+        attention=AttentionConfig(
+            num_heads=num_heads,
+            num_kv_heads=shape.get("num_kv_heads") or num_heads,
+            head_width=shape.get("head_width") or equal_share(width, num_heads),
+            dropout=dropout,
+            out_dropout=dropout,
+        ),
+        positions=PositionsConfig(theta=shape.get("theta", 10_000.0)),
+        feed_forward=FeedForwardConfig(
+            width=shape.get("feed_forward_width") or gated_width(width), dropout=dropout
+        ),
+        norm=norm,
+        tie_embeddings=shape.get("tie_embeddings", tied),
+        embedding_dropout=dropout,
     )
-    tokens = tokens or 12 * num_matmul_weights(model)
-    tokens_per_step = _power_of_two(2**14 * (tokens / 5e6) ** 0.383)
-    return Dial(
-        model=model,
-        tokens=tokens,
-        rows_per_step=max(1, round(tokens_per_step / model.context_length)),
+
+
+def _classic(
+    shape: ClassicShape, positions: PositionsConfig, activation: Activation, *, tied: bool
+) -> DecoderConfig:
+    """LayerNorm and biases everywhere: the frame of the families before."""
+    dropout = shape.get("dropout", 0.0)
+    heads, network = classic_branches(
+        shape["width"],
+        shape["num_heads"],
+        activation=activation,
+        feed_forward_width=shape.get("feed_forward_width"),
+        dropout=dropout,
     )
-
-
-def learning_rates(width: int, tokens_per_step: int) -> LearningRates:
-    """Peak rates for a width and a batch in tokens.
-
-    All grow with the square root of the batch (arXiv:2205.10287), AdamW's up to 2^16 tokens, Muon's
-    up to the 0.02 of its author (Jordan et al. 2024). AdamW's shrink with the square root of the
-    width (as in nanochat); Muon's update has one size at every width. The constants were measured
-    at width 192 and 4096 tokens (LOG.md).
-    """
-    batch = math.sqrt(tokens_per_step / 2**12)
-    adamw = 6e-3 * min(batch, 4.0) * math.sqrt(192 / width)
-    return LearningRates(muon=min(0.01 * batch, 0.02), adamw=adamw, embedding=2 * adamw)
-
-
-def _power_of_two(value: float) -> int:
-    return 2 ** round(math.log2(value))
-
-
-def _equal_share(width: int, num_heads: int) -> int:
-    require(
-        num_heads >= 1 and width % num_heads == 0,
-        f"width {width} does not divide into {num_heads} heads of equal width. Change one of "
-        "them, or give head_width yourself.",
+    return DecoderConfig(
+        vocab_size=shape["vocab_size"],
+        width=shape["width"],
+        num_layers=shape["num_layers"],
+        context_length=shape["context_length"],
+        attention=heads,
+        positions=positions,
+        feed_forward=network,
+        norm=NormConfig(kind="layernorm", eps=1e-5),
+        tie_embeddings=shape.get("tie_embeddings", tied),
+        embedding_dropout=dropout,
     )
-    return width // num_heads

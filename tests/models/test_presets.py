@@ -8,8 +8,8 @@ import pytest
 
 from groundup.config import UserError
 from groundup.models.config import num_matmul_weights
+from groundup.models.dial import from_depth, learning_rates
 from groundup.models.huggingface import family_of
-from groundup.models.presets import from_depth, learning_rates
 
 DEPTHS = [1, 2, 3, 4, 6, 8, 12, 13, 16, 20, 24, 32]
 

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from groundup.config import UserError
 from groundup.models.decoder import Decoder
 from groundup.models.huggingface import from_hf_config, from_hf_state, to_hf_config, to_hf_state
-from groundup.models.presets_moe import mixtral, qwen3_moe
+from groundup.models.presets import mixtral, qwen3_moe
 
 SHAPE = {
     "vocab_size": 131,
     "width": 48,
     "num_layers": 3,
     "context_length": 53,
-    "expert_width": 40,
+    "feed_forward_width": 40,
 }
 CONFIGS = {
     "mixtral": mixtral(num_heads=6, num_kv_heads=2, head_width=10, num_experts=5, **SHAPE),

@@ -9,11 +9,26 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from groundup.models.config import DecoderConfig, ExpertsConfig, PositionsConfig
+from groundup.models.config import DecoderConfig, ExpertsConfig, NormConfig, PositionsConfig
 from groundup.models.encoder_config import EncoderConfig, HeadConfig, bert, modernbert
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig, t5, transformer
-from groundup.models.presets import gemma, gpt2, llama, llama3, mistral, qwen2, qwen3
-from groundup.models.presets_moe import mixtral, qwen3_moe, with_experts
+from groundup.models.presets import (
+    gemma,
+    gemma2,
+    gemma3,
+    gpt2,
+    llama,
+    llama3,
+    mistral,
+    mixtral,
+    nanochat,
+    nanochat_2025,
+    pythia,
+    qwen2,
+    qwen3,
+    qwen3_moe,
+    with_experts,
+)
 from groundup.nn.config import LatentConfig
 
 VOCABULARY, CONTEXT = 131, 53
@@ -33,13 +48,15 @@ def shape(**changes: Any) -> dict[str, Any]:
     return sizes | changes
 
 
+CLASSIC = {
+    "vocab_size": VOCABULARY,
+    "width": 48,
+    "num_layers": 3,
+    "num_heads": 3,
+    "context_length": CONTEXT,
+    "feed_forward_width": 70,
+}
 GROUPED = {"num_heads": 6, "num_kv_heads": 2, "head_width": 10}
-
-
-def _with_experts_shape(**changes: Any) -> dict[str, Any]:
-    sizes = shape(expert_width=38, **changes)
-    del sizes["feed_forward_width"]
-    return sizes
 
 
 def _biased(config: DecoderConfig, attention: bool, feed_forward: bool) -> DecoderConfig:
@@ -67,18 +84,38 @@ PUBLISHED: dict[str, DecoderConfig] = {
     "llama-gqa": llama(**shape(**GROUPED, theta=500.0)),
     "llama-biases": _biased(llama(**shape(num_kv_heads=1)), True, True),
     "llama-mlp-bias": _biased(llama(**shape()), False, True),
-    "llama3": llama3(llama(**shape()), original_context=16),
+    "llama3": llama3(**shape(), original_context=16),
     "smollm2": llama(**shape(**GROUPED, theta=100_000.0, tie_embeddings=True)),
-    "qwen2": qwen2(llama(**shape(**GROUPED))),
+    "qwen2": qwen2(**shape(**GROUPED)),
     "qwen3": qwen3(**shape()),
     "qwen3-gqa": qwen3(**shape(num_heads=4, num_kv_heads=2, theta=1e6)),
     "qwen3-mqa-untied": qwen3(**shape(num_kv_heads=1, tie_embeddings=False)),
     "qwen3-bias": _biased(qwen3(**shape(num_kv_heads=1)), True, False),
-    "mistral": mistral(llama(**shape(num_kv_heads=1)), window=7),
-    "gemma": gemma(llama(**shape())),
-    "mixtral": mixtral(**_with_experts_shape(**GROUPED), num_experts=5),
-    "mixtral-one-of-three": mixtral(**_with_experts_shape(), num_experts=3, top_k=1),
-    "qwen3-moe": qwen3_moe(**_with_experts_shape(num_kv_heads=1), num_experts=7, top_k=3),
+    "mistral": mistral(**shape(num_kv_heads=1), window=7),
+    "gemma": gemma(**shape()),
+    "gemma2": gemma2(**shape(num_kv_heads=1), window=7),
+    "gemma2-tight": replace(
+        attending(gemma2(**shape(**GROUPED)), windows=(9,), soft_cap=1.5, scale=24**-0.5),
+        logit_soft_cap=2.0,
+        tie_embeddings=False,
+    ),
+    "gemma3": gemma3(**shape(num_layers=7, num_kv_heads=1), window=7),
+    "gemma3-capped": replace(
+        attending(gemma3(**shape(**GROUPED)), windows=(0, 5), scale=24**-0.5), logit_soft_cap=2.0
+    ),
+    "nanochat": nanochat_2025(**shape(num_kv_heads=1)),
+    "nanochat-bias-tied": _biased(
+        nanochat_2025(**shape(**GROUPED, theta=300.0, tie_embeddings=True)), True, False
+    ),
+    "pythia": pythia(**CLASSIC),
+    "gpt-neox-sequential": replace(
+        pythia(**CLASSIC, tie_embeddings=True),
+        norm=NormConfig(kind="layernorm", eps=1e-5),
+        positions=PositionsConfig(theta=500.0),
+    ),
+    "mixtral": mixtral(**shape(**GROUPED, feed_forward_width=38), num_experts=5),
+    "mixtral-one-of-three": mixtral(**shape(feed_forward_width=38), num_experts=3, top_k=1),
+    "qwen3-moe": qwen3_moe(**shape(num_kv_heads=1, feed_forward_width=38), num_experts=7, top_k=3),
 }  # fmt: skip
 """Decoders that transformers has too."""
 
@@ -104,6 +141,12 @@ OURS: dict[str, DecoderConfig] = {
         replace(_EXPERTS, shared_width=17, score="sigmoid", balance="bias"),
     ),
     "head-bias": replace(_PLAIN, head_bias=True),
+    "nanochat-values": nanochat(**shape(num_kv_heads=1)),
+    "shared-layers": replace(_PLAIN, num_layers=5, distinct_layers=2),
+    "two-thetas": replace(
+        attending(_PLAIN, windows=(5, 0)),
+        positions=PositionsConfig(theta=900.0, window_theta=50.0, fraction=0.5),
+    ),
 }
 """Decoders of blocks that no architecture of transformers composes like this."""
 

@@ -10,8 +10,7 @@ import torch
 from groundup.data.batch import IGNORE, Batch
 from groundup.models.config import DecoderConfig, ExpertsConfig
 from groundup.models.decoder import Decoder
-from groundup.models.presets import qwen3
-from groundup.models.presets_moe import mixtral, with_experts
+from groundup.models.presets import mixtral, qwen3, with_experts
 from groundup.train.objectives import NextTokenLoss, cross_entropy_sum
 
 VOCAB = 61  # that of the fixtures' batches
