@@ -20,6 +20,7 @@ TOPICS = {
     "masks": "who sees whom in attention: windows, prefixes, documents, sparse patterns",
     "positions": "how a model is told where a token stands, and what that does to attention",
     "exposure": "what a model does with its own mistakes, and scheduled sampling (a minute)",
+    "sizes": "known models from small to very large, and where their parameters are",
     "cache": "generation with and without a key/value cache, measured (half a minute)",
 }
 """Topic, which is also the module's name, and one line about it."""
