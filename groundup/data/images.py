@@ -4,25 +4,30 @@
 |---------|--------------------------------------|---------|---------------------------------------|
 | shapes  | outlines of eight shapes, with noise | 16 × 16 | drawn here                            |
 | digits  | 1,797 handwritten digits             | 8 × 8   | the package scikit-learn              |
-| fashion | 70,000 pieces of clothing            | 28 × 28 | the apt package dataset-fashion-mnist |
+| fashion | 70,000 pieces of clothing            | 28 × 28 | a Debian package, fetched once        |
 | a path  | a folder of IDX files, as MNIST's    | any     | the user                              |
 """
 
 from __future__ import annotations
 
-import gzip
 import math
-import zlib
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Literal
 
 import numpy as np
 
 from groundup.config import UserError, require
+from groundup.data.archives import unpack
 from groundup.data.examples import Example
+from groundup.data.packages import Deb, read_package
 
-FASHION_FOLDER = Path("/usr/share/datasets/fashion-mnist")
+FASHION = Deb(
+    package="dataset-fashion-mnist",
+    version="0.0~git20200523.55506a9-1",
+    sha256="39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
+)
+"""What it would install lies in /usr/share/datasets/fashion-mnist, laid out as MNIST."""
 FASHION_NAMES = (
     "T-shirt",
     "trouser",
@@ -36,7 +41,7 @@ FASHION_NAMES = (
     "ankle boot",
 )
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "plus", "bars", "columns")
-_IDX_LIMIT = 2**30  # bytes; MNIST's largest file has 47 million
+_STEMS = {"train": "train", "test": "t10k"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +83,14 @@ def load_images(name: str, split: Literal["train", "test"]) -> Images:
         whole = digits()
         held_out = np.arange(len(whole)) % 6 == 5
         return whole.rows(np.flatnonzero(held_out == (split == "test")))
-    folder = FASHION_FOLDER if name == "fashion" else Path(name)
-    if not folder.is_dir():
-        advice = (
-            "Install it with: apt-get install dataset-fashion-mnist"
-            if name == "fashion"
-            else "Name a folder of IDX files, or one of shapes, digits and fashion."
-        )
-        raise UserError(f"There is no folder {folder}. {advice}")
+    if name == "fashion":
+        return fashion(split)
+    folder = Path(name)
+    require(
+        folder.is_dir(),
+        f"There is no folder {folder}. Name a folder of IDX files, or one of shapes, digits and "
+        "fashion.",
+    )
     return read_idx_folder(folder, split)
 
 
@@ -115,9 +120,23 @@ def digits() -> Images:
     return Images(pixels.astype(np.uint8), np.asarray(labels, np.int64), tuple("0123456789"))
 
 
+def fashion(split: Literal["train", "test"]) -> Images:
+    """Fashion-MNIST (Xiao, Rasul and Vollgraf 2017): 60,000 images to train on, 10,000 to test."""
+    stem = _STEMS[split]
+    files = {
+        PurePosixPath(name).name: unpack(data, name)
+        for name, data in read_package(FASHION, lambda name: f"fashion-mnist/{stem}-" in name)
+    }
+    pixels, labels = (
+        parse_idx(files[f"{stem}-{what}.gz"], what, dimensions)
+        for what, dimensions in (("images-idx3-ubyte", 3), ("labels-idx1-ubyte", 1))
+    )
+    return Images(pixels, labels.astype(np.int64), FASHION_NAMES)
+
+
 def read_idx_folder(folder: Path, split: Literal["train", "test"]) -> Images:
     """Images and labels of a folder laid out as MNIST's: `train-images-idx3-ubyte.gz` and so on."""
-    stem = "train" if split == "train" else "t10k"
+    stem = _STEMS[split]
     pixels = read_idx(_either(folder / f"{stem}-images-idx3-ubyte"), dimensions=3)
     labels = read_idx(_either(folder / f"{stem}-labels-idx1-ubyte"), dimensions=1)
     require(
@@ -130,37 +149,28 @@ def read_idx_folder(folder: Path, split: Literal["train", "test"]) -> Images:
 
 
 def read_idx(path: Path, dimensions: int) -> np.ndarray:
-    """An IDX file of bytes, packed or not -> uint8 array. Raises UserError when it is damaged.
+    """An IDX file of bytes, packed or not -> uint8 array. Raises UserError when it is damaged."""
+    return parse_idx(unpack(path.read_bytes(), str(path)), str(path), dimensions)
 
-    Two zero bytes, the type (8: bytes), the number of dimensions, each one's size in 4 bytes, and
-    the values. http://yann.lecun.com/exdb/mnist
+
+def parse_idx(data: bytes, name: str, dimensions: int) -> np.ndarray:
+    """Two zero bytes, the type (8: bytes), the number of dimensions, each one's size in 4 bytes,
+    and the values; `name` is for the message. http://yann.lecun.com/exdb/mnist
     """
-    data = _unpacked(path)
     header = 4 + 4 * dimensions
     require(
         data[:4] == bytes((0, 0, 8, dimensions)) and len(data) >= header,
-        f"{path} is not an IDX file of bytes in {dimensions} dimensions: it begins with "
+        f"{name} is not an IDX file of bytes in {dimensions} dimensions: it begins with "
         f"{data[:4].hex(' ') or 'nothing'}.",
     )
     shape = tuple(int.from_bytes(data[i : i + 4], "big") for i in range(4, header, 4))
     expected = math.prod(shape)
     require(
         len(data) - header == expected,
-        f"{path} is damaged or cut off: its header says {' × '.join(map(str, shape))} values, "
+        f"{name} is damaged or cut off: its header says {' × '.join(map(str, shape))} values, "
         f"but {len(data) - header} follow. Fetch it again.",
     )
     return np.frombuffer(data, dtype=np.uint8, offset=header).reshape(shape)
-
-
-def _unpacked(path: Path) -> bytes:
-    """The bytes of a file, unpacked where its name ends in .gz, but never more than the limit."""
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            data = file.read(_IDX_LIMIT + 1)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise UserError(f"{path} is damaged or cut off ({error}). Fetch it again.") from None
-    require(len(data) <= _IDX_LIMIT, f"{path} unpacks to more than {_IDX_LIMIT} bytes.")
-    return data
 
 
 def _either(path: Path) -> Path:

