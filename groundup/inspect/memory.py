@@ -104,7 +104,7 @@ def measure(depth: int, length: int, repeats: int = 1) -> dict[str, Step]:
         model.zero_grad(set_to_none=True)
 
     seconds = dict.fromkeys(MODES, math.inf)
-    with _one_thread():  # several would count the time in which they wait for one another
+    with one_thread():  # several would count the time in which they wait for one another
         step()  # torch's caches and libraries are ready from here on
         for _, mode in itertools.product(range(repeats), MODES):  # in turns, so in equal weather
             prepare(mode)
@@ -135,7 +135,8 @@ def allocations(work: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """What is inside runs on one thread."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -18,6 +18,7 @@ TOPICS = {
     "memory": "what activation checkpointing saves and costs, measured (half a minute)",
     "gradients": "what reaches the blocks of a deep decoder, by where its norms stand (a minute)",
     "masks": "who sees whom in attention: windows, prefixes, documents, sparse patterns",
+    "attention": "time and memory by length: written out, tiled, fused, windowed (half a minute)",
     "positions": "how a model is told where a token stands, and what that does to attention",
     "exposure": "what a model does with its own mistakes, and scheduled sampling (a minute)",
     "sizes": "known models from small to very large, and where their parameters are",

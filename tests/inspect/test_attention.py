@@ -1,0 +1,53 @@
+"""`groundup show attention`: what is measured computes the same, and memory grows as it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from groundup.inspect import attention
+from groundup.nn.kernels import naive_attention
+from groundup.nn.masks import Causal, Window, dense
+
+
+@pytest.mark.parametrize("length", [24, 37, 7, 1])
+def test_all_compute_the_same_but_the_windows_which_compute_theirs(length, monkeypatch) -> None:
+    monkeypatch.setattr(attention, "WINDOW", 8)
+    inputs = torch.randn(3, 2, 3, length, 10).unbind()
+    visible = dense(Causal() & Window(8), length, length, torch.device("cpu"))
+    expected = {False: attention.naive(*inputs), True: naive_attention(*inputs, visible)[0]}
+    for method in attention.METHODS:
+        found = method.run(*inputs)
+        torch.testing.assert_close(
+            found, expected["window" in method.name], atol=1e-6, rtol=1e-5, msg=method.name
+        )
+
+
+def test_written_out_it_grows_as_the_square_and_in_tiles_or_blocks_with_the_length(
+    monkeypatch,
+) -> None:
+    monkeypatch.setattr(attention, "WINDOW", 32)
+    monkeypatch.setattr(attention, "TILE", 64)
+    for training in (False, True):
+        costs = attention.measure(training, (128, 256, 512, 1024), repeats=1)
+        powers = {name: attention.slope(found, "megabytes") for name, found in costs.items()}
+        assert powers["as written"] == pytest.approx(2, abs=0.1)
+        assert powers["window as a mask"] == pytest.approx(2, abs=0.2)
+        assert powers["in tiles"] < 1.2 and powers["window in blocks"] < 1.2
+        assert 5 * costs["torch's kernel"][1024].megabytes < costs["as written"][1024].megabytes
+
+
+def test_the_picture_and_the_table(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(attention, "LENGTHS", (16, 32, 64, 96))
+    monkeypatch.setattr(attention, "LONGEST_SLOW", 32)
+    text = attention.show(tmp_path / "attention.png")
+    assert (tmp_path / "attention.png").read_bytes().startswith(b"\x89PNG")
+    for method in attention.METHODS:
+        assert text.count(f"\n{method.name} ") == 2
+
+
+def test_labels_are_moved_apart_in_order() -> None:
+    placed = attention._apart([0.5, 0.93, 0.52, 1.2], gap=0.1)
+    assert placed == pytest.approx([0.42, 0.9, 0.52, 1.0])
