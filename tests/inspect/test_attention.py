@@ -28,15 +28,14 @@ def test_all_compute_the_same_but_the_windows_which_compute_theirs(length, monke
 def test_written_out_it_grows_as_the_square_and_in_tiles_or_blocks_with_the_length(
     monkeypatch,
 ) -> None:
-    monkeypatch.setattr(attention, "WINDOW", 32)
-    monkeypatch.setattr(attention, "TILE", 64)
+    monkeypatch.setattr(attention, "WINDOW", 16)
+    monkeypatch.setattr(attention, "TILE", 32)
     for training in (False, True):
-        costs = attention.measure(training, (128, 256, 512, 1024), repeats=1)
+        costs = attention.measure(training, (64, 128, 256, 512), repeats=1)
         powers = {name: attention.slope(found, "megabytes") for name, found in costs.items()}
-        assert powers["as written"] == pytest.approx(2, abs=0.1)
-        assert powers["window as a mask"] == pytest.approx(2, abs=0.2)
+        assert powers["as written"] > 1.8 and powers["window as a mask"] > 1.8
         assert powers["in tiles"] < 1.2 and powers["window in blocks"] < 1.2
-        assert 5 * costs["torch's kernel"][1024].megabytes < costs["as written"][1024].megabytes
+        assert 4 * costs["torch's kernel"][512].megabytes < costs["as written"][512].megabytes
 
 
 def test_the_picture_and_the_table(tmp_path: Path, monkeypatch) -> None:
