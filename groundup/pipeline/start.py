@@ -10,8 +10,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groundup.config import UserError, from_dict, require
-from groundup.files import read_json, sha256_file
+from groundup.config import UserError, require
+from groundup.files import sha256_file
 from groundup.text.config import TokenizerConfig
 
 if TYPE_CHECKING:
@@ -41,7 +41,13 @@ def start_folder(config: RunConfig) -> Path | None:
 
 def start_shape(config: RunConfig, folder: Path) -> DecoderConfig:
     """The shape of the model in `folder`. Raises UserError where the recipe contradicts it."""
-    name, shape = config.model.start, _read_shape(folder)
+    from groundup.models.folder import config_at, kind_at
+
+    name, shape = config.model.start, config_at(folder)
+    require(
+        kind_at(folder).name == "decoder",
+        f"A run trains decoders, but model.start '{name}' is {kind_at(folder).what}.",
+    )
     for key, asked, theirs in _claims(config, shape):
         require(
             asked == theirs,
@@ -107,16 +113,6 @@ def check_place(config: RunConfig, run_folder: Path) -> None:
             f"model.start is {folder}, which lies in this run's own folder {run_folder}. Choose "
             "another folder with --run FOLDER, or another name."
         )
-
-
-def _read_shape(folder: Path) -> DecoderConfig:
-    from groundup.models.config import DecoderConfig
-    from groundup.models.huggingface import from_hf_config
-
-    ours = folder / "groundup.json"
-    if ours.exists() and "attention" in (model := read_json(ours).get("model", {})):
-        return from_dict(DecoderConfig, model, "model")
-    return from_hf_config(read_json(folder / "config.json"))  # names what is no decoder
 
 
 def _claims(config: RunConfig, shape: DecoderConfig) -> list[tuple[str, Any, Any]]:

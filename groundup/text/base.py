@@ -5,13 +5,15 @@ from __future__ import annotations
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
 from groundup.config import UserError
+from groundup.text.chat_format import ChatFormat, format_of, with_chat
 from groundup.text.pool import WorkerPool
 from groundup.text.split import STRETCH, stretches, well_formed
 from groundup.text.vocabulary import Vocabulary
@@ -77,6 +79,20 @@ class PieceTokenizer(ABC):
         for (i, _), array in zip(parts, arrays, strict=True):
             encoded[i].append(array)
         return [arrays[0] if len(arrays) == 1 else np.concatenate(arrays) for arrays in encoded]
+
+    def encode_parts(self, parts: Sequence[int | str]) -> list[list[int]]:
+        """Ids of special tokens, and texts between them -> the ids of each text, encoded apart."""
+        return [[part] if isinstance(part, int) else self.encode(part) for part in parts]
+
+    def chat_format(self) -> ChatFormat:
+        """How conversations are written for its model. Raises UserError when they cannot."""
+        return format_of(self.vocabulary)
+
+    def with_chat(self, chat: ChatFormat | None, document_start: str) -> Self:
+        """The same tokenizer with another chat format, and token that documents begin with."""
+        own = {name: id for name, id in self.special.items() if name not in ("<|bos|>", "<|end|>")}
+        bare = replace(self.vocabulary, special=own)
+        return type(self)(with_chat(bare, chat, document_start))
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes the ids stand for; special tokens stand for none."""

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import Literal, TypedDict
 
 from groundup.config import UserError, did_you_mean
-from groundup.text.base import PieceTokenizer
-from groundup.text.chat_format import ChatFormat, format_of, split_special
+from groundup.text.chat_format import ChatFormat, split_special
 from groundup.text.tokenizer import Tokenizer
 
 Role = Literal["system", "user", "assistant", "tool_call", "tool_output"]
@@ -61,40 +61,48 @@ def render(tokenizer: Tokenizer, messages: Sequence[Message], reply: bool = Fals
     """Messages -> ids and mask. `reply` opens the assistant's turn, for a model to fill.
 
     Trained on are the contents of assistant and tool-call turns and the <|end|> that closes them.
-    Contents are encoded apart from what stands around them, as they are when the model writes them.
+    What people write is plain text: special tokens are found in the format's own texts alone.
     Raises UserError when there are no messages, or one is malformed or has an unknown role.
     """
     if not messages:
         raise UserError("A conversation needs at least one message, but the list is empty.")
     chat = chat_of(tokenizer)
     checked = [_checked(message, number) for number, message in enumerate(messages, start=1)]
-    ids = _ids(tokenizer, chat.opening)
-    if checked[0][0] != "system":
-        ids += _ids(tokenizer, chat.no_system)
-    mask, starts = [False] * len(ids), []
+    parts: list[int | str] = []
+    trained: list[bool] = []
+
+    def add(text: str, learned: bool = False, plain: bool = False) -> None:
+        """Text of the format, in which special tokens stand by name, or `plain` text of people."""
+        for part in [text] if plain else split_special(text, tokenizer.special):
+            parts.append(part)
+            trained.append(learned)
+            # What the format puts after the token that ends a turn is not the model's to write.
+            learned = learned and part != end
+
     end = tokenizer.special[chat.end]
+    add(chat.opening)
+    if checked[0][0] != "system":
+        add(chat.no_system)
+    begins = []
     for role, content in checked:
-        turn = chat.turn(role)
-        before, after = _ids(tokenizer, turn.before), _ids(tokenizer, turn.after)
-        content_ids = tokenizer.encode(content.strip() if chat.strip else content)
-        starts.append(len(ids))
-        ids += [*before, *content_ids, *after]
-        # What the format puts after the token that ends a turn is not the model's to write.
-        learned = len(content_ids) + (after.index(end) + 1 if end in after else len(after))
-        mask += [False] * len(before) + [role in TRAINED_ROLES] * learned
-        mask += [False] * (len(ids) - len(mask))
+        turn, learned = chat.turn(role), role in TRAINED_ROLES
+        begins.append(len(parts))
+        add(turn.before)
+        add(content.strip() if chat.strip else content, learned, plain=True)
+        add(turn.after, learned)
     if reply:
-        ids += _ids(tokenizer, chat.reply)
-        mask += [False] * (len(ids) - len(mask))
+        add(chat.reply)
+    encoded = tokenizer.encode_parts(parts)
+    places = [0, *accumulate(map(len, encoded))]
+    starts = [places[begin] for begin in begins]
     exchanges = [start for start, (role, _) in zip(starts, checked, strict=True) if role == "user"]
-    return Rendered(ids, mask, starts, exchanges)
+    mask = [learned for part, learned in zip(encoded, trained, strict=True) for _ in part]
+    return Rendered([id for part in encoded for id in part], mask, starts, exchanges)
 
 
 def chat_of(tokenizer: Tokenizer) -> ChatFormat:
     """How conversations are written for a tokenizer's model. Raises UserError when they cannot."""
-    if isinstance(tokenizer, PieceTokenizer):
-        return format_of(tokenizer.vocabulary)
-    raise UserError(f"A {tokenizer.kind} tokenizer cannot hold a chat.")
+    return tokenizer.chat_format()
 
 
 def colour_view(tokenizer: Tokenizer, rendered: Rendered) -> str:
@@ -119,13 +127,6 @@ def colour_view(tokenizer: Tokenizer, rendered: Rendered) -> str:
             parts.append((colour, _visible(tokenizer.decode(run))))
         start = i
     return "".join(f"\x1b[{colour}m{text}\x1b[0m" for colour, text in parts)
-
-
-def _ids(tokenizer: Tokenizer, text: str) -> list[int]:
-    """A text of the chat format, in which special tokens stand by name."""
-    parts = split_special(text, tokenizer.special)
-    encoded = [[part] if isinstance(part, int) else tokenizer.encode(part) for part in parts]
-    return [id for ids in encoded for id in ids]
 
 
 def _checked(message: Message, number: int) -> tuple[str, str]:

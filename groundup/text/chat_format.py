@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from groundup.config import UserError, did_you_mean
 from groundup.text.config import SPECIAL_TOKENS
@@ -65,32 +66,43 @@ def format_of(vocabulary: Vocabulary) -> ChatFormat:
     """The chat format that goes with a vocabulary. Raises UserError when there is none."""
     if vocabulary.chat is not None:
         return vocabulary.chat
-    missing = set(SPECIAL_TOKENS) - vocabulary.special.keys()
-    if missing:
-        raise UserError(
-            f"This tokenizer cannot hold a chat: it has no {', '.join(sorted(missing))}, and no "
-            "chat template that could be followed. Use a tokenizer trained by groundup, or a "
-            "model that was made for chats."
-        )
-    return OURS
+    return OURS if set(SPECIAL_TOKENS) <= vocabulary.special.keys() else no_chat(vocabulary.special)
+
+
+def no_chat(special: Mapping[str, int]) -> NoReturn:
+    """Raise UserError: with these special tokens alone a tokenizer holds no chat."""
+    missing = sorted(set(SPECIAL_TOKENS) - special.keys())
+    raise UserError(
+        f"This tokenizer cannot hold a chat: it has no {', '.join(missing)}, and no chat template "
+        "that could be followed. Use a tokenizer trained by groundup, or a model that was made for "
+        "chats."
+    )
 
 
 def with_chat(vocabulary: Vocabulary, chat: ChatFormat | None, document_start: str) -> Vocabulary:
-    """The vocabulary of somebody else's model, with the names by which we know two of its tokens.
+    """The vocabulary of somebody else's model, with its chat format; see `aliases`."""
+    special = aliases(vocabulary.special, chat, document_start)
+    return replace(vocabulary, special=special, chat=chat)
+
+
+def aliases(
+    special: Mapping[str, int], chat: ChatFormat | None, document_start: str
+) -> dict[str, int]:
+    """Special tokens of somebody else's model, with the names by which we know two of them.
 
     "<|bos|>" is the token documents begin with, "<|end|>" the one that ends a reply. Raises
     UserError when a named token does not exist.
     """
-    special = dict(vocabulary.special)
+    known = dict(special)
     names = {"<|bos|>": document_start, "<|end|>": chat.end if chat is not None else ""}
     for ours, theirs in names.items():
         if not theirs:
             continue
-        if theirs not in special:
-            hint = did_you_mean(theirs, special)
+        if theirs not in known:
+            hint = did_you_mean(theirs, known)
             raise UserError(f"The tokenizer has no special token {theirs!r}.{hint}")
-        special.setdefault(ours, special[theirs])
-    return replace(vocabulary, special=special, chat=chat)
+        known.setdefault(ours, known[theirs])
+    return known
 
 
 def split_special(text: str, special: Mapping[str, int]) -> list[int | str]:

@@ -67,20 +67,11 @@ def derive_format(
         Turn(role="user", before=user_before, after=user_after),
         Turn(role="assistant", before=assistant_before, after=assistant_after),
     ]
-    if told is not None and _SYSTEM in told:
-        before, after = _around(told, _SYSTEM)
-        begin = variables.get("bos_token", "")
-        first = begin if before.startswith(begin) and not user_before.startswith(begin) else ""
+    system = _system_turn(told or "", opening, user_before, variables.get("bos_token", ""))
+    if system is not None:
+        turns.insert(0, system[0])
         # What the opening says when nobody set a system text makes way for the system's turn.
-        if opening.startswith(first):
-            opening, no_system, before = first, opening[len(first) :], before[len(first) :]
-        else:
-            raise UserError("The chat template opens in two ways.")
-        system_after = after.partition(_USER)[0]
-        if not system_after.endswith(user_before):
-            raise UserError("The chat template writes the first message unlike the later ones.")
-        system_after = system_after[: len(system_after) - len(user_before)]
-        turns.insert(0, Turn(role="system", before=before, after=system_after))
+        opening, no_system = system[1], opening[len(system[1]) :]
     ends = [part for part in split_special(assistant_after, special) if isinstance(part, int)]
     if not ends:
         raise UserError("The chat template ends a reply with no special token.")
@@ -147,6 +138,20 @@ def serve() -> None:
         else:
             answers.append(text if len(text) <= 10 * LONGEST else None)
     json.dump(answers, sys.stdout)
+
+
+def _system_turn(told: str, opening: str, user_before: str, begin: str) -> tuple[Turn, str] | None:
+    """The turn of the system and the opening before it; None where it has no turn of its own, as
+    in Gemma's format, which puts its text into the first message of the user."""
+    if told.count(_SYSTEM) != 1:
+        return None
+    before, after = _around(told, _SYSTEM)
+    first = begin if before.startswith(begin) and not user_before.startswith(begin) else ""
+    after = after.partition(_USER)[0]
+    if not (opening.startswith(first) and after.endswith(user_before)):
+        return None
+    after = after[: len(after) - len(user_before)]
+    return Turn(role="system", before=before[len(first) :], after=after), first
 
 
 def _proven(chat: ChatFormat, template: str, variables: Mapping[str, str]) -> ChatFormat:

@@ -7,18 +7,23 @@ chat template, which is a program. What was found out is kept with the tokenizer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from groundup.config import UserError
+from groundup.config import UserError, from_dict
 from groundup.files import read_json
 from groundup.text.base import PieceTokenizer
-from groundup.text.chat_format import with_chat
 from groundup.text.chat_template import derive_format, read_template
 from groundup.text.config import SPECIAL_TOKENS
-from groundup.text.store import CONFIG_FILE, OURS_KEY, token_name
-from groundup.text.tokenizer import Tokenizer, from_vocabulary, load_tokenizer
+from groundup.text.library import LibraryTokenizer, is_for_library
+from groundup.text.store import CONFIG_FILE, OURS_KEY, TOKENIZER_FILE, Chosen, token_name
+from groundup.text.tokenizer import Tokenizer, load_tokenizer
+from groundup.text.wordpiece import (
+    VOCABULARY_FILE,
+    WordPieceTokenizer,
+    from_vocabulary_file,
+    is_wordpiece,
+)
 
 
 def read_tokenizer(folder: Path) -> tuple[Tokenizer, list[str]]:
@@ -38,7 +43,8 @@ def adapt_tokenizer(
     `config` is its tokenizer_config.json. Also returns what could not be had, in sentences.
     """
     special = tokenizer.special
-    if not isinstance(tokenizer, PieceTokenizer) or set(SPECIAL_TOKENS) <= special.keys():
+    adaptable = isinstance(tokenizer, PieceTokenizer | LibraryTokenizer)
+    if not adaptable or tokenizer.kind == "wordpiece" or set(SPECIAL_TOKENS) <= special.keys():
         return tokenizer, []
     notes, chat = [], None
     # `<|bos|>` may be there as an alias that the config gave; what counts is decided here.
@@ -56,5 +62,32 @@ def adapt_tokenizer(
     marks = "".join(turn.before + turn.after for turn in chat.turns) if chat is not None else ""
     candidates = [one for one in (begin, "<|endoftext|>", "</s>", end) if one in own]
     starts = [one for one in candidates if one not in marks] or candidates or [""]
-    bare = replace(tokenizer.vocabulary, special=own)
-    return from_vocabulary(with_chat(bare, chat, starts[0])), notes
+    return tokenizer.with_chat(chat, starts[0]), notes
+
+
+def read_foreign(folder: Path) -> Tokenizer | None:
+    """The tokenizer in `folder` where the library computes it; None where we do.
+
+    "<|bos|>" also names the beginning token of tokenizer_config.json, or whatever was found out.
+    """
+    path, beside = folder / TOKENIZER_FILE, folder / CONFIG_FILE
+    config = read_json(beside) if beside.exists() else {}
+    if not path.exists():
+        lines = folder / VOCABULARY_FILE
+        return from_vocabulary_file(lines, config) if lines.exists() else None
+    data = read_json(path)
+    try:
+        if is_wordpiece(data):
+            return WordPieceTokenizer(data, path.read_text(encoding="utf-8"), config)
+        if not is_for_library(data):
+            return None
+        found = config.pop(OURS_KEY, None)
+        chosen = from_dict(Chosen, found, f"{CONFIG_FILE}: {OURS_KEY}") if found else None
+        tokenizer = LibraryTokenizer(data, path.read_text(encoding="utf-8"), config, chosen)
+        begin = token_name(config, "bos_token")
+        known = begin in tokenizer.special and chosen is None
+        return tokenizer.with_chat(None, begin) if known else tokenizer
+    except UserError as error:
+        raise UserError(f"{folder}: {error}") from None
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path} is not a valid tokenizer file ({error!r}).") from None

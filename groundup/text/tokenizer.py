@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 
 from groundup.text.base import PieceTokenizer
+from groundup.text.chat_format import ChatFormat
 from groundup.text.config import SPECIAL_TOKENS
 from groundup.text.simple import ByteTokenizer, CharTokenizer, WordTokenizer
 from groundup.text.vocabulary import ALL_BYTES, Vocabulary
@@ -18,6 +19,7 @@ __all__ = [
     "BPETokenizer",
     "Tokenizer",
     "from_vocabulary",
+    "has_tokenizer",
     "load_tokenizer",
     "opening",
 ]
@@ -28,7 +30,7 @@ class Tokenizer(Protocol):
 
     @property
     def kind(self) -> str:
-        """One of "bpe", "char", "word", "byte", "wordpiece"."""
+        """ "bpe", "char", "word", "byte"; of others "sentencepiece", "unigram", "wordpiece"."""
         ...
 
     @property
@@ -49,6 +51,10 @@ class Tokenizer(Protocol):
     def encode(self, text: str) -> list[int]: ...
 
     def encode_batch(self, texts: Sequence[str], workers: int = 1) -> list[np.ndarray]: ...
+
+    def encode_parts(self, parts: Sequence[int | str]) -> list[list[int]]: ...
+
+    def chat_format(self) -> ChatFormat: ...
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes: ...
 
@@ -96,18 +102,20 @@ def opening(tokenizer: Tokenizer) -> list[int]:
     return [] if id is None else [id]
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """Whether there is a file in `folder` that `load_tokenizer` reads."""
+    return any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+
+
 def load_tokenizer(folder: str | Path) -> Tokenizer:
-    """The tokenizer in `folder`: ours, another byte-level one in the tokenizer.json format, or
-    BERT's WordPiece.
+    """The tokenizer in `folder`: ours, another's in the tokenizer.json format, or BERT's vocab.txt.
 
     Raises UserError when tokenizer.json is missing, broken, or of a sort we cannot reproduce.
     """
+    from groundup.text.foreign import read_foreign
     from groundup.text.store import read_vocabulary
-    from groundup.text.wordpiece import read_wordpiece
 
-    if wordpiece := read_wordpiece(folder):
-        return wordpiece
-    return from_vocabulary(read_vocabulary(Path(folder)))
+    return read_foreign(Path(folder)) or from_vocabulary(read_vocabulary(Path(folder)))
 
 
 def from_vocabulary(vocabulary: Vocabulary) -> PieceTokenizer:

@@ -111,7 +111,7 @@ def swap_two_ids(data) -> None:
         ("[]", "should hold a JSON object"),
         ("{}", "not a valid tokenizer file"),
         ('{"model": {"type": "BPE", "vocab": 3}}', "not a valid tokenizer file"),
-        (broken(lambda d: d["model"].update(type="Unigram")), "is a Unigram tokenizer"),
+        (broken(lambda d: d["model"].update(type="Unigram")), "not a valid tokenizer file"),
         (broken(lambda d: d["model"]["vocab"].update({"▁the": 999})), "not byte-level"),
         (broken(lambda d: d["model"]["vocab"].pop("!")), "no token for 1 of the 256 bytes"),
         (broken(lambda d: d["model"]["vocab"].update(zzzz=999)), "order of its merges"),

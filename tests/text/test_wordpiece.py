@@ -115,3 +115,20 @@ def test_broken_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").write_text(json.dumps(data))
     with pytest.raises(UserError, match="not a valid tokenizer"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("lower", [True, False])
+def test_a_plain_list_of_pieces_is_read(lower: bool, tmp_path: Path) -> None:
+    (tmp_path / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
+    tokenizer = load_tokenizer(tmp_path)
+    theirs = transformers.BertTokenizer.from_pretrained(tmp_path)
+    for text in ("abcd dead.", "ABC ábc 中 zz", "", "a [SEP]"):
+        assert tokenizer.encode(text) == [
+            VOCABULARY[piece] for piece in theirs.tokenize(text, split_special_tokens=True)
+        ]
+    tokenizer.save(tmp_path / "again")
+    assert load_tokenizer(tmp_path / "again").fingerprint == tokenizer.fingerprint
+    (tmp_path / "vocab.txt").write_text("a\nb\na\n")
+    with pytest.raises(UserError, match="holds a piece twice"):
+        load_tokenizer(tmp_path)
