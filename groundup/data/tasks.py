@@ -50,8 +50,7 @@ class Task:
 def find_task(name: str) -> Task:
     """The task of that name. Raises UserError where there is none."""
     if name not in TASKS:
-        hint = did_you_mean(name, TASKS) or f" There are {', '.join(TASKS)}."
-        raise UserError(f"There is no task {name!r}.{hint}")
+        raise UserError(f"There is no task {name!r}.{did_you_mean(name, TASKS)}")
     return TASKS[name]
 
 

@@ -11,6 +11,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,51 +20,13 @@ from groundup.data import archives
 from groundup.data.archives import read_members, unpack
 
 FILES = {"package/a.txt": b"first", "package/deep/b.txt": b"", "package/c.bin": bytes(range(256))}
-Build = Callable[[dict[str, bytes]], bytes]
 
 
-def tar(files: dict[str, bytes], *more: tarfile.TarInfo, prefix: str = "") -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        folder = tarfile.TarInfo(f"{prefix}package")
-        folder.type = tarfile.DIRTYPE
-        archive.addfile(folder)
-        for name, data in files.items():
-            info = tarfile.TarInfo(prefix + name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-        for info in more:
-            archive.addfile(info)
-    return buffer.getvalue()
+SUFFIXES = (".whl", ".tgz", ".deb")
 
 
-def tgz(files: dict[str, bytes]) -> bytes:
-    return gzip.compress(tar(files), mtime=0)
-
-
-def deb(files: dict[str, bytes], packing: str = "xz", pack: Callable = lzma.compress) -> bytes:
-    members = {
-        "debian-binary": b"2.0\n",
-        "control.tar.xz": b"odd",
-        f"data.tar.{packing}": pack(tar(files, prefix="./")),
-    }
-    whole = b"!<arch>\n"
-    for name, data in members.items():
-        whole += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
-        whole += data + b"\n" * (len(data) % 2)
-    return whole
-
-
-def wheel(files: dict[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.mkdir("package")
-        for name, data in files.items():
-            archive.writestr(name, data)
-    return buffer.getvalue()
-
-
-KINDS: dict[str, Build] = {".whl": wheel, ".tgz": tgz, ".deb": deb}
+def build(pack: SimpleNamespace, suffix: str) -> Callable[[dict[str, bytes]], bytes]:
+    return {".whl": pack.wheel, ".tgz": pack.tgz, ".deb": pack.deb}[suffix]
 
 
 def members(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> dict[str, bytes]:
@@ -77,10 +40,10 @@ def refusal(path: Path, wanted: Callable[[str], bool] = lambda name: True) -> st
     return str(error.value)
 
 
-@pytest.mark.parametrize("suffix", KINDS)
-def test_what_is_wanted_is_read(tmp_path: Path, suffix: str) -> None:
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_is_wanted_is_read(tmp_path: Path, pack: SimpleNamespace, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
-    path.write_bytes(KINDS[suffix](FILES))
+    path.write_bytes(build(pack, suffix)(FILES))
     assert members(path) == FILES
     assert members(path, lambda name: name.endswith(".txt")).keys() == {*list(FILES)[:2]}
     assert members(path, lambda name: False) == {}
@@ -88,29 +51,31 @@ def test_what_is_wanted_is_read(tmp_path: Path, suffix: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("packing", "pack"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
+    ("packing", "compress"), [("gz", gzip.compress), ("bz2", bz2.compress), ("xz", lzma.compress)]
 )
 def test_debian_packages_are_packed_in_several_ways(
-    tmp_path: Path, packing: str, pack: Callable[[bytes], bytes]
+    tmp_path: Path, pack: SimpleNamespace, packing: str, compress: Callable[[bytes], bytes]
 ) -> None:
     path = tmp_path / "x.deb"
-    path.write_bytes(deb(FILES, packing, pack))
+    path.write_bytes(pack.deb(FILES, packing, compress))
     assert members(path) == FILES
-    assert unpack(pack(b"content"), f"x.{packing}") == b"content"
+    assert unpack(compress(b"content"), f"x.{packing}") == b"content"
 
 
-def test_what_this_python_cannot_unpack_is_said(tmp_path: Path) -> None:
+def test_what_this_python_cannot_unpack_is_said(tmp_path: Path, pack: SimpleNamespace) -> None:
     path = tmp_path / "x.deb"
-    path.write_bytes(deb(FILES, "zst", bytes))
+    path.write_bytes(pack.deb(FILES, "zst", bytes))
     assert "data.tar.zst" in refusal(path) and "dpkg-deb" in refusal(path)
     other = tmp_path / "x.rar"
     other.write_bytes(b"Rar!")
     assert "no archive that can be read" in refusal(other)
 
 
-@pytest.mark.parametrize("suffix", KINDS)
-def test_damage_is_one_sentence_wherever_it_is(tmp_path: Path, suffix: str) -> None:
-    path, whole = tmp_path / f"x{suffix}", KINDS[suffix](FILES)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_damage_is_one_sentence_wherever_it_is(
+    tmp_path: Path, pack: SimpleNamespace, suffix: str
+) -> None:
+    path, whole = tmp_path / f"x{suffix}", build(pack, suffix)(FILES)
     for cut in (0, 1, 9, 60, 80, len(whole) // 3, len(whole) // 2, len(whole) - 30):
         path.write_bytes(whole[:cut])
         refusal(path)
@@ -125,9 +90,11 @@ def test_damage_is_one_sentence_wherever_it_is(tmp_path: Path, suffix: str) -> N
 
 @pytest.mark.parametrize("name", ["../up.txt", "/etc/passwd", "a/../../b", "..\\up.txt"])
 @pytest.mark.parametrize("suffix", [".whl", ".tgz"])
-def test_names_that_lie_outside(tmp_path: Path, suffix: str, name: str) -> None:
+def test_names_that_lie_outside(
+    tmp_path: Path, pack: SimpleNamespace, suffix: str, name: str
+) -> None:
     path = tmp_path / f"x{suffix}"
-    path.write_bytes(KINDS[suffix]({"package/a.txt": b"first", name: b"evil"}))
+    path.write_bytes(build(pack, suffix)({"package/a.txt": b"first", name: b"evil"}))
     assert "lies outside" in refusal(path)
     assert members(path, lambda found: found == "package/a.txt") == {"package/a.txt": b"first"}
 
@@ -135,11 +102,11 @@ def test_names_that_lie_outside(tmp_path: Path, suffix: str, name: str) -> None:
 @pytest.mark.parametrize(
     "kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE]
 )
-def test_links_and_devices(tmp_path: Path, kind: bytes) -> None:
+def test_links_and_devices(tmp_path: Path, pack: SimpleNamespace, kind: bytes) -> None:
     link = tarfile.TarInfo("package/link")
     link.type, link.linkname = kind, "/etc/passwd"
     path = tmp_path / "x.tgz"
-    path.write_bytes(gzip.compress(tar(FILES, link)))
+    path.write_bytes(gzip.compress(pack.tar(FILES, link)))
     assert "is a link" in refusal(path)
     assert len(members(path, lambda name: "link" not in name)) == 3
 
@@ -166,7 +133,7 @@ def packed_zeros(size: int) -> bytes:
     return buffer.getvalue()
 
 
-def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bombs(tmp_path: Path, pack: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "LARGEST_MEMBER", 4 << 20)
     monkeypatch.setattr(archives, "LARGEST_WHOLE", 12 << 20)
     path = tmp_path / "x.tgz"
@@ -175,20 +142,20 @@ def test_bombs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert members(path, lambda name: False) == {}
     path.write_bytes(packed_zeros(24 << 20))
     assert "absurd" in refusal(path, lambda name: False)
-    path.write_bytes(tgz({f"package/{i}": bytes(4 << 20) for i in range(2)}))
+    path.write_bytes(pack.tgz({f"package/{i}": bytes(4 << 20) for i in range(2)}))
     assert len(members(path)) == 2
     path = tmp_path / "x.whl"
-    path.write_bytes(wheel({"package/zeros": bytes(5 << 20)}))
+    path.write_bytes(pack.wheel({"package/zeros": bytes(5 << 20)}))
     assert "claims 5,242,880 bytes" in refusal(path)
-    path.write_bytes(wheel({f"package/{i}": bytes(4 << 20) for i in range(4)}))
+    path.write_bytes(pack.wheel({f"package/{i}": bytes(4 << 20) for i in range(4)}))
     assert "more than 12,582,912 bytes" in refusal(path)
     monkeypatch.setattr(archives, "MOST_MEMBERS", 3)
     path = tmp_path / "x.tgz"
-    path.write_bytes(tgz({f"package/{i}": b"" for i in range(4)}))
+    path.write_bytes(pack.tgz({f"package/{i}": b"" for i in range(4)}))
     assert "more than 3 members" in refusal(path)
-    for name, pack in ((".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)):
+    for name, compress in ((".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)):
         with pytest.raises(UserError, match="unpacks to over"):
-            unpack(pack(bytes(5 << 20)), f"x{name}")
+            unpack(compress(bytes(5 << 20)), f"x{name}")
 
 
 def absurd_headers() -> list[bytes]:
@@ -203,20 +170,22 @@ def absurd_headers() -> list[bytes]:
 
 
 @pytest.mark.parametrize("header", absurd_headers())
-def test_absurd_sizes_take_neither_memory_nor_time(tmp_path: Path, header: bytes) -> None:
+def test_absurd_sizes_take_neither_memory_nor_time(
+    tmp_path: Path, pack: SimpleNamespace, header: bytes
+) -> None:
     path = tmp_path / "x.tgz"
-    path.write_bytes(gzip.compress(tar(FILES)[: 6 * 512] + header + bytes(1 << 20)))
+    path.write_bytes(gzip.compress(pack.tar(FILES)[: 6 * 512] + header + bytes(1 << 20)))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for wanted in (lambda name: True, lambda name: False):
         refusal(path, wanted)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
-def test_a_dictionary_of_gigabytes_is_refused(tmp_path: Path) -> None:
+def test_a_dictionary_of_gigabytes_is_refused(tmp_path: Path, pack: SimpleNamespace) -> None:
     filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
     packed = lzma.compress(b"little", filters=filters)
     with pytest.raises(UserError, match="damaged"):
         unpack(packed, "x.xz")
     path = tmp_path / "x.deb"
-    path.write_bytes(deb(FILES, pack=lambda data: lzma.compress(data, filters=filters)))
+    path.write_bytes(pack.deb(FILES, compress=lambda data: lzma.compress(data, filters=filters)))
     refusal(path)

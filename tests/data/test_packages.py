@@ -26,10 +26,8 @@ ALL = (WHEEL, TARBALL, DEB, INDEX)
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+def no_web(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "download", lambda wanted: pytest.fail("asked for the web"))
-    return tmp_path / "cache"
 
 
 @pytest.fixture
