@@ -11,7 +11,7 @@ from groundup.models.encoder_config import EncoderConfig, HeadConfig, Pooling
 from groundup.nn.block import Block
 from groundup.nn.feed_forward import ACTIVATIONS
 from groundup.nn.init import deepnorm_stream_scale, initialize
-from groundup.nn.masks import Plan
+from groundup.nn.masks import Plan, Window, dense
 from groundup.nn.norms import build_norm
 from groundup.nn.positions import LayerRotations
 
@@ -21,29 +21,34 @@ class Encoder(nn.Module):
 
         ids ─ embedding + positions + types ─ [norm] ─ block × L ─ [final_norm] ─ [head]
 
-    Its blocks are the decoder's; every token sees all others, left and right. BERT and ModernBERT's
-    shape are configs of this class (`groundup.models.encoder_config`).
+    Its blocks are the decoder's; every token sees the others left and right, all of them or those
+    in a window. BERT, ALBERT and ModernBERT are configs of this class
+    (`groundup.models.encoder_config`).
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         width, norm = config.width, config.norm
-        self.embedding = nn.Embedding(config.vocab_size, width)
+        tables = config.embedding_width or width
+        self.embedding = nn.Embedding(config.vocab_size, tables)
         self.position_embedding = None
         self.rotary = None
         if config.positions.kind == "learned":
-            self.position_embedding = nn.Embedding(config.context_length, width)
+            self.position_embedding = nn.Embedding(config.context_length, tables)
         elif config.positions.kind == "rope":
             self.rotary = LayerRotations(config.attention, config.context_length, config.positions)
-        self.type_embedding = nn.Embedding(config.num_types, width) if config.num_types else None
-        self.embedding_norm = build_norm(norm, width) if config.embedding_norm else None
+        self.type_embedding = nn.Embedding(config.num_types, tables) if config.num_types else None
+        self.embedding_norm = build_norm(norm, tables) if config.embedding_norm else None
+        self.widening = nn.Linear(tables, width) if config.embedding_width else None
         deepnorm = norm.placement == "deepnorm"
         scale = deepnorm_stream_scale(config.num_layers) if deepnorm else 1.0
         self.blocks = nn.ModuleList(
             Block(width, config.attention, config.feed_forward, norm, scale)
-            for _ in range(config.num_layers)
+            for _ in range(config.distinct_layers or config.num_layers)
         )
+        if not config.first_norm:
+            self.blocks[0].attention_norm = nn.Identity()
         self.final_norm = None if norm.ends_blocks else build_norm(norm, width)
         self.pooler = nn.Linear(width, width) if config.pooler else None
         self.head = build_head(config) if config.head is not None else None
@@ -70,10 +75,12 @@ class Encoder(nn.Module):
         """
         self._check_length(ids.shape[1])
         x = self._embed(ids, types)
-        mask = seeing(visible)
-        for index, block in enumerate(self.blocks):
-            rotation = self.rotary(index, 0, ids.shape[1]) if self.rotary is not None else None
-            x = block(x, mask, rotation)
+        length = ids.shape[1]
+        masks = self._masks(visible, length, ids.device)
+        for index in range(self.config.num_layers):
+            block = self.blocks[index * len(self.blocks) // self.config.num_layers]
+            rotation = self.rotary(index, 0, length) if self.rotary is not None else None
+            x = block(x, masks[index], rotation)
         return self.final_norm(x) if self.final_norm is not None else x
 
     def summary(self, hidden: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -92,6 +99,17 @@ class Encoder(nn.Module):
         """Numbers the model learns; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def _masks(self, visible: Tensor | None, length: int, device: torch.device) -> list[Plan]:
+        """Which tokens each layer sees; layers that see the same share it."""
+        attention, plans = self.config.attention, {}
+        for window in {attention.window(layer) for layer in range(self.config.num_layers)}:
+            plans[window] = seeing(visible)
+            if window and window < length:
+                near = dense(Window(window), length, length, device)[:, None]
+                keys = plans[window].dense
+                plans[window] = Plan(False, near if keys is None else near & keys)
+        return [plans[attention.window(layer)] for layer in range(self.config.num_layers)]
+
     def _embed(self, ids: Tensor, types: Tensor | None) -> Tensor:
         require(
             types is None or self.type_embedding is not None,
@@ -105,7 +123,8 @@ class Encoder(nn.Module):
         if self.embedding_norm is not None:
             x = self.embedding_norm(x)
         dropout = self.config.embedding_dropout
-        return F.dropout(x, dropout, self.training) if dropout else x
+        x = F.dropout(x, dropout, self.training) if dropout else x
+        return self.widening(x) if self.widening is not None else x
 
     def _check_length(self, length: int) -> None:
         limit = self.config.context_length
@@ -148,13 +167,11 @@ class MaskedHead(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.width, config.width)
-        self.activation = ACTIVATIONS[config.feed_forward.activation]
-        self.norm = build_norm(config.norm, config.width)
+        self.transform = Transform(config, config.embedding_width or config.width)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        return F.linear(self.norm(self.activation(self.dense(hidden))), embedding, self.bias)
+        return F.linear(self.transform(hidden), embedding, self.bias)
 
 
 class ClassHead(nn.Module):
@@ -162,8 +179,23 @@ class ClassHead(nn.Module):
 
     def __init__(self, config: EncoderConfig, head: HeadConfig) -> None:
         super().__init__()
+        self.transform = Transform(config, config.width) if head.transform else nn.Identity()
         self.classifier = nn.Linear(config.width, head.num_classes)
         self.dropout = head.dropout
 
     def forward(self, hidden: Tensor) -> Tensor:
-        return self.classifier(F.dropout(hidden, self.dropout, self.training))
+        return self.classifier(F.dropout(self.transform(hidden), self.dropout, self.training))
+
+
+class Transform(nn.Module):
+    """(..., D) -> (..., output width): norm(activation(dense(x))), what a head may do first."""
+
+    def __init__(self, config: EncoderConfig, width: int) -> None:
+        super().__init__()
+        assert config.head is not None
+        self.dense = nn.Linear(config.width, width, bias=config.head.transform_bias)
+        self.activation = ACTIVATIONS[config.feed_forward.activation]
+        self.norm = build_norm(config.norm, width)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        return self.norm(self.activation(self.dense(hidden)))

@@ -34,7 +34,7 @@ from groundup.models.kinds import (
     vocab_size,
 )
 from groundup.models.weights import open_weights, write_weights
-from groundup.text.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
+from groundup.text.tokenizer import Tokenizer, load_tokenizer
 
 STAGES = ("rl", "sft", "mid", "base")
 """Where a run keeps its models, the furthest stage first."""
@@ -215,14 +215,15 @@ def _read_config(folder: Path) -> tuple[Kind, Any, Layout | None, dict[str, Any]
 def _with_what_is_there(config: Any, names: Collection[str]) -> Any:
     """An encoder's files may lack the pooler its architecture has, unless its head reads it."""
     if isinstance(config, EncoderConfig) and config.pooler and config.head is None:
-        return replace(config, pooler=any(name.endswith("pooler.dense.weight") for name in names))
+        return replace(config, pooler=any(".pooler." in f".{name}" for name in names))
     return config
 
 
 def _check_size(config: Any, num_tensors: int, where: Path) -> None:
     """Refuse a config that would build more than the weights can fill."""
     numbers = list(_numbers(config))
-    layers = sum(value for name, value in numbers if name.endswith("layers"))
+    shared = dict(numbers).get("distinct_layers", 0)
+    layers = shared or sum(value for name, value in numbers if name.endswith("layers"))
     require(
         layers <= num_tensors,
         f"{where} does not fit its config: {num_tensors} tensors cannot fill {layers:,} layers.",
@@ -257,7 +258,7 @@ def _empty(kind: Kind, config: Any, where: Path) -> nn.Module:
 def _read_tokenizer(folder: Path, config: Any, facts: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer the model was saved with; of others' folders, the one there is."""
     belongs = facts.get("tokenizer")
-    if belongs is None and (facts or not has_tokenizer(folder)):
+    if belongs is None and (facts or not (folder / "tokenizer.json").exists()):
         return None
     tokenizer = load_tokenizer(folder)
     fingerprint = (belongs or {}).get("fingerprint", tokenizer.fingerprint)

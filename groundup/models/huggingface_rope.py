@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from groundup.config import UserError, require
@@ -56,6 +57,36 @@ def read_rope(data: Mapping[str, Any], *, partial: bool = False) -> PositionsCon
         fraction=1.0 if fraction is None else float(fraction),
         scaling=_read_scaling(data, section, where),
     )
+
+
+def rope_fields_by_layer(positions: PositionsConfig, head_width: int) -> dict[str, Any]:
+    """The fields of families whose layers with a window have a theta of their own, newest spelling:
+    `rope_parameters` for either kind of layer."""
+    full = rope_fields(positions, head_width)
+    windowed = rope_fields(positions.of_windows(), head_width)
+    both = {"full_attention": full, "sliding_attention": windowed}
+    return {"rope_parameters": {kind: part["rope_parameters"] for kind, part in both.items()}}
+
+
+def read_rope_by_layer(
+    data: Mapping[str, Any], theta: float, window_theta: float, *, windows: bool
+) -> PositionsConfig:
+    """Positions in those fields; the thetas are what older files say elsewhere, or not at all.
+
+    Without `windows` the second theta has no effect and is left out.
+    """
+    both = data.get("rope_parameters") or {}
+    full = {"rope_theta": theta} | (both.get("full_attention") or {})
+    positions = read_rope({**data, "rope_parameters": full, "rope_theta": theta})
+    windowed = {"rope_theta": window_theta} | (both.get("sliding_attention") or {})
+    local = read_rope({"rope_parameters": windowed})
+    if not windows or local == positions:
+        return positions
+    require(
+        local.scaling is None,
+        "config.json: rope_parameters.sliding_attention.rope_type should be 'default'.",
+    )
+    return replace(positions, window_theta=local.theta)
 
 
 _BLEND = {"original_max_position_embeddings": "original_context"}

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from groundup.config import UserError
 from groundup.models import huggingface
-from groundup.models.adapters import bert, t5
+from groundup.models.adapters import albert, bert, modernbert, t5
 from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
 from groundup.models.encoder import Encoder
@@ -75,7 +75,7 @@ KINDS = {
             config=EncoderConfig,
             model=Encoder,
             verbs=("embed", "classify"),
-            layouts={"bert": bert},
+            layouts={"bert": bert, "albert": albert, "modernbert": modernbert},
         ),
         Kind(
             name="encoder_decoder",

@@ -88,7 +88,8 @@ class AttentionConfig:
     """A learned score per head that joins the softmax without a value, so that a head may find
     little; as gpt-oss has, arXiv:2508.10925. Starts at 0."""
     windows: tuple[int, ...] = ()
-    """Layer i sees the last windows[i % len] keys, itself included; 0 is all. Mistral: (4096,)."""
+    """Layer i sees the last windows[i % len] keys, itself included; 0 is all. Mistral: (4096,). In
+    an encoder it sees as many on either side, itself included in both."""
     gate: bool = False
     """Multiply what heads found by a sigmoid of the input, before `out`. arXiv:2505.06708."""
     latent: LatentConfig | None = None
@@ -152,11 +153,11 @@ class AttentionConfig:
         heads = 2 * (self.num_heads + self.num_kv_heads) + (self.num_heads if self.gate else 0)
         return heads * self.head_width * width * (1 if self.differential is None else 2)
 
-    def check_plain(self, model: str) -> None:
-        """Raise UserError naming what acts in decoders alone."""
+    def check_plain(self, model: str, *, windows: bool = False) -> None:
+        """Raise UserError naming what acts in decoders alone; `windows` says that they act too."""
         for name in ("windows", "latent", "differential"):
-            value = getattr(self, name)
-            require(not value, f"attention.{name} is for decoders; leave it out of {model}.")
+            none = not getattr(self, name) or (windows and name == "windows")
+            require(none, f"attention.{name} is for decoders; leave it out of {model}.")
 
     def _check_kind(self) -> None:
         if self.latent is None and self.differential is None:

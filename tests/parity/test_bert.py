@@ -134,7 +134,7 @@ def test_what_we_cannot_express_is_refused_by_name(changes: dict, word: str) -> 
 
 
 def test_a_model_that_bert_is_not_is_not_exported() -> None:
-    with pytest.raises(UserError, match="num_types"):
+    with pytest.raises(UserError, match="bert needs attention.windows"):
         to_hf_config(modernbert(vocab_size=9, width=8, num_heads=2, num_layers=1))
     with pytest.raises(UserError, match="unexpected tensor 'bert.x.weight'"):
         from_hf_state(tiny(HeadConfig(kind="masked")), {"x.weight": torch.ones(1)})

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from groundup.config import UserError, did_you_mean, require
-from groundup.models.config import DecoderConfig
+from groundup.models.config import AttentionConfig, DecoderConfig
 from groundup.models.encoder_config import EncoderConfig
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig
 
@@ -102,6 +102,38 @@ def rename(name: str, names: Mapping[str, str]) -> str:
     if index is None:
         return f"{names[module]}.{leaf}"
     return f"{names[stems[0]]}.{parts[index]}.{names[stems[1]]}.{leaf}"
+
+
+def window_fields(attention: AttentionConfig, num_layers: int) -> dict[str, Any]:
+    """The field that says which layers see a window; its size has another name in every family."""
+    names = ("full_attention", "sliding_attention")
+    return {"layer_types": [names[attention.window(i) > 0] for i in range(num_layers)]}
+
+
+def read_windows(
+    data: Mapping[str, Any], num_layers: int, window: Any, types: Sequence[str]
+) -> tuple[int, ...]:
+    """What each layer sees, as the shortest pattern that says it.
+
+    `types` stands in for `layer_types` where a file has none.
+    """
+    types = data.get("layer_types") or types
+    unknown = set(types) - {"sliding_attention", "full_attention"}
+    require(
+        not unknown and len(types) == num_layers,
+        f"config.json: layer_types holds {len(types)} names for {num_layers} layers"
+        + (f", among them {sorted(unknown)}." if unknown else "."),
+    )
+    if "sliding_attention" not in types:
+        return ()
+    if not isinstance(window, int) or window < 1:
+        raise UserError(f"config.json: a window should be a number of tokens, but is {window!r}.")
+    windows = [window if name == "sliding_attention" else 0 for name in types]
+    return next(
+        tuple(windows[:period])
+        for period in range(1, num_layers + 1)
+        if all(windows[i] == windows[i % period] for i in range(num_layers))
+    )
 
 
 def whole_number(data: Mapping[str, Any], field: str) -> int:

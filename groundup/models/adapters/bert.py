@@ -11,30 +11,27 @@ from typing import Any
 
 from torch import Tensor
 
-from groundup.config import UserError, require
-from groundup.models.adapters.base import (
-    TO_HF_ACTIVATION,
-    activation,
-    plain_attention,
-    whole_number,
+from groundup.config import require
+from groundup.models.adapters.base import TO_HF_ACTIVATION, activation, whole_number
+from groundup.models.adapters.encoders import (
+    architecture,
+    class_fields,
+    classic_encoder,
+    inverse,
+    read_head,
+    refuse,
+    rename_all,
 )
-from groundup.models.encoder_config import EncoderConfig, HeadConfig
-from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig, PositionsConfig
-
-ARCHITECTURES = {
-    "": "BertModel",
-    "masked": "BertForMaskedLM",
-    "sequence": "BertForSequenceClassification",
-    "token": "BertForTokenClassification",
-}
+from groundup.models.classic import classic_branches
+from groundup.models.encoder_config import EncoderConfig
+from groundup.nn.config import NormConfig, PositionsConfig
 
 
 def to_hf_config(config: EncoderConfig) -> dict[str, Any]:
     """The `config.json` of the equal BERT. Raises UserError when there is none."""
-    _check(config)
-    head = config.head
-    fields = {
-        "architectures": [ARCHITECTURES[head.kind if head else ""]],
+    refuse("bert", classic_encoder(config))
+    fields = class_fields(config) | {
+        "architectures": [architecture("Bert", config)],
         "model_type": "bert",
         "vocab_size": config.vocab_size,
         "hidden_size": config.width,
@@ -49,11 +46,8 @@ def to_hf_config(config: EncoderConfig) -> dict[str, Any]:
         "initializer_range": config.init_std,
         "layer_norm_eps": config.norm.eps,
     }
-    if head is not None and head.kind != "masked":
-        labels = {str(index): f"LABEL_{index}" for index in range(head.num_classes)}
-        fields["id2label"] = labels
-        fields["label2id"] = {label: int(index) for index, label in labels.items()}
-        fields["classifier_dropout"] = head.dropout
+    if config.head is not None and config.head.kind != "masked":
+        fields["classifier_dropout"] = config.head.dropout
     return fields
 
 
@@ -78,31 +72,24 @@ def from_hf_config(data: Mapping[str, Any], *, pooler: bool | None = None) -> En
             value == expected,
             f"config.json: {field} = {value!r} is not supported (only {expected!r} is).",
         )
-    width, num_heads = whole_number(data, "hidden_size"), whole_number(data, "num_attention_heads")
-    require(width % num_heads == 0, f"config.json: {num_heads} heads do not divide {width}.")
-    dropout = float(data.get("hidden_dropout_prob", 0.1))
-    head = _head(data, dropout)
+    width, dropout = whole_number(data, "hidden_size"), float(data.get("hidden_dropout_prob", 0.1))
+    own = data.get("classifier_dropout")
+    head = read_head(data, "Bert", dropout if own is None else float(own))
+    heads, network = classic_branches(
+        width,
+        whole_number(data, "num_attention_heads"),
+        activation=activation(data, "hidden_act", "gelu"),
+        feed_forward_width=whole_number(data, "intermediate_size"),
+        dropout=dropout,
+        attention_dropout=float(data.get("attention_probs_dropout_prob", 0.1)),
+    )
     return EncoderConfig(
         vocab_size=whole_number(data, "vocab_size"),
         width=width,
         num_layers=whole_number(data, "num_hidden_layers"),
         context_length=whole_number(data, "max_position_embeddings"),
-        attention=AttentionConfig(
-            num_heads=num_heads,
-            num_kv_heads=num_heads,
-            head_width=width // num_heads,
-            qkv_bias=True,
-            out_bias=True,
-            dropout=float(data.get("attention_probs_dropout_prob", 0.1)),
-            out_dropout=dropout,
-        ),
-        feed_forward=FeedForwardConfig(
-            kind="plain",
-            activation=activation(data, "hidden_act", "gelu"),
-            width=whole_number(data, "intermediate_size"),
-            bias=True,
-            dropout=dropout,
-        ),
+        attention=heads,
+        feed_forward=network,
         positions=PositionsConfig(kind="learned"),
         norm=NormConfig(
             kind="layernorm", eps=float(data.get("layer_norm_eps", 1e-12)), placement="post"
@@ -117,9 +104,8 @@ def from_hf_config(data: Mapping[str, Any], *, pooler: bool | None = None) -> En
 
 def to_hf_state(config: EncoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict under transformers' names; what is tied there is written once."""
-    _check(config)
-    names = _names(config)
-    return {_rename(name, names): tensor for name, tensor in state.items()}
+    refuse("bert", classic_encoder(config))
+    return rename_all(state, _names(config))
 
 
 def from_hf_state(config: EncoderConfig, theirs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -127,8 +113,7 @@ def from_hf_state(config: EncoderConfig, theirs: Mapping[str, Tensor]) -> dict[s
 
     Raises UserError naming a key this config's model does not have.
     """
-    names = {theirs: ours for ours, theirs in _names(config).items()}
-    return {_rename(name, names): value for name, value in drop_redundant(config, theirs).items()}
+    return rename_all(drop_redundant(config, theirs), inverse(_names(config)))
 
 
 def drop_redundant(config: EncoderConfig, theirs: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,8 +155,8 @@ _BODY = {
 }
 _HEADS = {
     "head": "cls.predictions",  # its bias is the one parameter without a module of its own
-    "head.dense": "cls.predictions.transform.dense",
-    "head.norm": "cls.predictions.transform.LayerNorm",
+    "head.transform.dense": "cls.predictions.transform.dense",
+    "head.transform.norm": "cls.predictions.transform.LayerNorm",
     "head.classifier": "classifier",
 }
 _BLOCK_MODULES = ("attention", "feed_forward")
@@ -188,58 +173,3 @@ def _names(config: EncoderConfig) -> dict[str, str]:
         for layer in range(config.num_layers):
             names[f"blocks.{layer}.{ours}"] = f"{prefix}encoder.layer.{layer}.{theirs}"
     return names
-
-
-def _rename(name: str, names: Mapping[str, str]) -> str:
-    module, _, leaf = name.rpartition(".")
-    require(module in names, f"The weights hold an unexpected tensor '{name}'.")
-    return f"{names[module]}.{leaf}"
-
-
-def _head(data: Mapping[str, Any], dropout: float) -> HeadConfig | None:
-    architecture = (data.get("architectures") or ["BertModel"])[0]
-    kinds = {theirs: ours for ours, theirs in ARCHITECTURES.items()} | {
-        "BertForPreTraining": "masked"
-    }
-    if architecture not in kinds:
-        known = ", ".join(kinds)
-        raise UserError(f"config.json: the architecture {architecture!r} is not one of {known}.")
-    kind = kinds[architecture]
-    if kind in ("", "masked"):
-        return HeadConfig(kind="masked") if kind else None
-    labels = data.get("id2label") or {"0": "", "1": ""}
-    own = data.get("classifier_dropout")
-    return HeadConfig(
-        kind=kind,  # type: ignore[arg-type]
-        num_classes=len(labels),
-        dropout=dropout if own is None else float(own),
-    )
-
-
-def _check(config: EncoderConfig) -> None:
-    attention, network = config.attention, config.feed_forward
-    needed: dict[str, tuple[Any, Any]] = {
-        **plain_attention(config),
-        "positions.kind": (config.positions.kind, "learned"),
-        "norm.kind": (config.norm.kind, "layernorm"),
-        "norm.placement": (config.norm.placement, "post"),
-        "norm.scale": (config.norm.scale, True),
-        "norm.bias": (config.norm.bias, True),
-        "embedding_norm": (config.embedding_norm, True),
-        "feed_forward.kind": (network.kind, "plain"),
-        "feed_forward.bias": (network.bias, True),
-        "attention.qkv_bias": (attention.qkv_bias, True),
-        "attention.out_bias": (attention.out_bias, True),
-        "attention.qk_norm": (attention.qk_norm, False),
-        "attention.num_kv_heads": (attention.num_kv_heads, attention.num_heads),
-        "width": (config.width, attention.num_heads * attention.head_width),
-    }
-    if config.head is not None and config.head.kind == "sequence":
-        needed |= {"pooler": (config.pooler, True), "pooling": (config.pooling, "first")}
-    require(config.num_types >= 1, "BERT needs num_types of at least 1, but it is 0.")
-    for field, (value, expected) in needed.items():
-        require(
-            value == expected,
-            f"transformers has no architecture for this model: bert needs {field} = "
-            f"{expected!r}, but it is {value!r}.",
-        )

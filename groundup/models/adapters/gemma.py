@@ -12,11 +12,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from groundup.config import require
-from groundup.models.adapters.base import only, whole_number
+from groundup.models.adapters.base import only, read_windows, window_fields
 from groundup.models.adapters.llama import LlamaAdapter
-from groundup.models.config import DecoderConfig, PositionsConfig
-from groundup.models.huggingface_rope import read_rope, rope_fields
+from groundup.models.config import DecoderConfig
+from groundup.models.huggingface_rope import read_rope_by_layer, rope_fields_by_layer
 
 
 class GemmaAdapter(LlamaAdapter):
@@ -83,24 +82,28 @@ class Gemma2Adapter(GemmaAdapter):
 
     def fields(self, config: DecoderConfig) -> dict[str, Any]:
         attention = config.attention
-        windows = [attention.window(layer) for layer in range(config.num_layers)]
         fields = super().fields(config)
-        return fields | {
+        own = {
             "hidden_activation": fields["hidden_act"],
             "query_pre_attn_scalar": _scalar(config),
             "attn_logit_softcapping": attention.soft_cap,
             "final_logit_softcapping": config.logit_soft_cap,
             "sliding_window": max(attention.windows, default=None),
-            "layer_types": ["sliding_attention" if w else "full_attention" for w in windows],
         }
+        return fields | own | window_fields(attention, config.num_layers)
 
     def read(self, data: Mapping[str, Any]) -> DecoderConfig:
         only(data, "use_bidirectional_attention", False, None)
         config = super().read({**data, "layer_types": None})
         scores, logits = self.caps
+        every = data.get("sliding_window_pattern") or self.pattern
+        types = [
+            "sliding_attention" if layer % every else "full_attention"
+            for layer in range(1, config.num_layers + 1)
+        ]
         heads = replace(
             config.attention,
-            windows=self._windows(data, config.num_layers),
+            windows=read_windows(data, config.num_layers, data.get("sliding_window"), types),
             soft_cap=data.get("attn_logit_softcapping", scores),
             scale=_scale(data.get("query_pre_attn_scalar", 256), config.attention.head_width),
         )
@@ -109,29 +112,6 @@ class Gemma2Adapter(GemmaAdapter):
             attention=heads,
             norm=replace(config.norm, placement="sandwich"),
             logit_soft_cap=data.get("final_logit_softcapping", logits),
-        )
-
-    def _windows(self, data: Mapping[str, Any], num_layers: int) -> tuple[int, ...]:
-        """What each layer sees, as the shortest pattern that says it."""
-        every = data.get("sliding_window_pattern") or self.pattern
-        types = data.get("layer_types") or [
-            "sliding_attention" if layer % every else "full_attention"
-            for layer in range(1, num_layers + 1)
-        ]
-        unknown = set(types) - {"sliding_attention", "full_attention"}
-        require(
-            not unknown and len(types) == num_layers,
-            f"config.json: layer_types holds {len(types)} names for {num_layers} layers"
-            + (f", among them {sorted(unknown)}." if unknown else "."),
-        )
-        if "sliding_attention" not in types:
-            return ()
-        window = whole_number(data, "sliding_window")
-        windows = [window if name == "sliding_attention" else 0 for name in types]
-        return next(
-            tuple(windows[:period])
-            for period in range(1, num_layers + 1)
-            if all(windows[i] == windows[i % period] for i in range(num_layers))
         )
 
 
@@ -154,44 +134,18 @@ class Gemma3Adapter(Gemma2Adapter):
 
     def fields(self, config: DecoderConfig) -> dict[str, Any]:
         heads, positions = config.attention, config.positions
-        full = rope_fields(positions, heads.head_width)
-        windowed = rope_fields(positions.of_windows(), heads.head_width)
-        both = {
-            "full_attention": full["rope_parameters"],
-            "sliding_attention": windowed["rope_parameters"],
-        }
-        return (
-            super().fields(config)
-            | full
-            | {
-                "rope_local_base_freq": windowed["rope_theta"],
-                "rope_parameters": both,
-            }
-        )
+        spelled_before = {"rope_local_base_freq": positions.of_windows().theta}
+        both = rope_fields_by_layer(positions, heads.head_width)
+        return super().fields(config) | spelled_before | both
 
     def read(self, data: Mapping[str, Any]) -> DecoderConfig:
         only(data, "attn_logit_softcapping", None)
-        both = data.get("rope_parameters") or {}
-        full, windowed = both.get("full_attention"), both.get("sliding_attention")
-        data = {"rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, **data}
-        config = super().read({**data, "rope_parameters": full})
-        config = replace(config, attention=replace(config.attention, qk_norm=True))
-        if not config.attention.windows:
-            return config
-        windowed = windowed or {"rope_theta": data["rope_local_base_freq"]}
-        positions = read_rope({"rope_parameters": windowed})
-        return replace(config, positions=_joined(config.positions, positions))
-
-
-def _joined(full: PositionsConfig, windowed: PositionsConfig) -> PositionsConfig:
-    """One config of the positions of both kinds of layers."""
-    if windowed == full:
-        return full
-    require(
-        windowed.scaling is None,
-        "config.json: rope_parameters.sliding_attention.rope_type should be 'default'.",
-    )
-    return replace(full, window_theta=windowed.theta)
+        config = super().read({**data, "rope_parameters": None})
+        theta, local = data.get("rope_theta", 1e6), data.get("rope_local_base_freq", 1e4)
+        windows = bool(config.attention.windows)
+        positions = read_rope_by_layer(data, theta, local, windows=windows)
+        heads = replace(config.attention, qk_norm=True)
+        return replace(config, attention=heads, positions=positions)
 
 
 def _scalar(config: DecoderConfig) -> int:
