@@ -24,6 +24,7 @@ __all__ = [
     "PositionsConfig",
     "RopeScaling",
     "TokenValuesConfig",
+    "block_weights",
     "flops_per_token",
     "num_matmul_weights",
 ]
@@ -133,20 +134,24 @@ def num_matmul_weights(config: DecoderConfig) -> int:
     or 2·D·F when plain; once V·D for the head, tied or not. With experts F is what one token passes
     through, and the router adds D·X. Blocks that layers share count for each of these layers.
     """
-    heads, network, width = config.attention, config.feed_forward, config.width
-    projections = heads.num_weights(width)
+    heads, width, gates = config.attention, config.width, 0
+    if (values := config.token_values) is not None:
+        layers = sum(values.acts(layer, config.num_layers) for layer in range(config.num_layers))
+        gates = layers * values.gate_width * heads.num_kv_heads
+    layers = config.num_layers * block_weights(heads, config.feed_forward, width)
+    return layers + gates + config.vocab_size * width
+
+
+def block_weights(attention: AttentionConfig, network: FeedForwardConfig, width: int) -> int:
+    """The share of one block in `num_matmul_weights`."""
     experts = network.experts
     passed = network.width if experts is None else experts.top_k * network.width
     router = 0
     if experts is not None:
         passed += experts.shared_width
         router = width * experts.num_experts
-    feed_forward = (3 if network.kind == "gated" else 2) * width * passed + router
-    gates = 0
-    if (values := config.token_values) is not None:
-        layers = sum(values.acts(layer, config.num_layers) for layer in range(config.num_layers))
-        gates = layers * values.gate_width * heads.num_kv_heads
-    return config.num_layers * (projections + feed_forward) + gates + config.vocab_size * width
+    matrices = 3 if network.kind == "gated" else 2
+    return attention.num_weights(width) + matrices * width * passed + router
 
 
 def flops_per_token(config: DecoderConfig, length: int) -> int:

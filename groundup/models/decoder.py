@@ -8,7 +8,6 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from groundup.config import require
 from groundup.models.config import DecoderConfig, flops_per_token
@@ -19,6 +18,7 @@ from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Causal, Document, Plan, Window, plan
 from groundup.nn.norms import build_norm
 from groundup.nn.positions import LayerRotations, document_positions
+from groundup.nn.recompute import run
 from groundup.nn.relative_bias import RelativeBias
 from groundup.nn.sinusoidal import sinusoids
 from groundup.nn.token_values import TokenValues
@@ -115,10 +115,7 @@ class Decoder(nn.Module):
                 cache=cache.layers[index] if cache is not None else None,
                 values=self._values(index, ids),
             )
-            if self.training and self.checkpointing and index % self.checkpointing == 0:
-                x = checkpoint(layer, x, use_reentrant=False)
-            else:
-                x = layer(x)
+            x = run(self, index, layer, x)
         return self.final_norm(x) if self.final_norm is not None else x
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 from groundup.config import require
 from groundup.models.encoder import seeing
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig
+from groundup.models.flops import encoder_decoder_flops
 from groundup.nn.attention import Attention, Memory
 from groundup.nn.block import Block
 from groundup.nn.cache import KVCache
 from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Causal, Plan, plan
 from groundup.nn.norms import build_norm
+from groundup.nn.recompute import run
 from groundup.nn.relative_bias import RelativeBias
 from groundup.nn.sinusoidal import sinusoids
 
@@ -128,6 +130,19 @@ class EncoderDecoder(nn.Module):
         """Numbers the model learns; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
 
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs per token of a target of `length`, with a source as long."""
+        return encoder_decoder_flops(self.config, length)
+
+    @property
+    def checkpointing(self) -> int:
+        """As the decoder's, for the blocks of both sides."""
+        return self.encoder.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, every: int) -> None:
+        self.encoder.checkpointing = self.decoder.checkpointing = every
+
     def _embed(self, ids: Tensor, start: int) -> Tensor:
         config, stop = self.config, start + ids.shape[1]
         require(
@@ -147,6 +162,7 @@ class Stack(nn.Module):
 
     def __init__(self, config: EncoderDecoderConfig, num_layers: int, writes: bool) -> None:
         super().__init__()
+        self.checkpointing = 0
         width, norm, positions = config.width, config.norm, config.positions
         self.bias = None
         if positions.kind == "t5":  # one table for all layers
@@ -171,7 +187,7 @@ class Stack(nn.Module):
             layer = cache.layers[index] if cache is not None else None
             memory = source.memories[index] if source is not None else None
             seen = source.mask if source is not None else None
-            x = block(x, mask, None, layer, memory, seen)
+            x = run(self, index, block, x, mask, None, layer, memory, seen)
         return self.final_norm(x) if self.final_norm is not None else x
 
 

@@ -9,12 +9,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.flops import mlp_flops, vit_flops
 from groundup.models.image_config import MLPConfig, ViTConfig
 from groundup.nn.block import Block
 from groundup.nn.feed_forward import ACTIVATIONS
 from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Plan
 from groundup.nn.norms import build_norm
+from groundup.nn.recompute import run
 
 
 class MLPClassifier(nn.Module):
@@ -23,6 +25,7 @@ class MLPClassifier(nn.Module):
     def __init__(self, config: MLPConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = 0
         widths = [config.channels * config.image_size**2, *config.hidden_widths]
         self.layers = nn.ModuleList(
             nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths)
@@ -31,10 +34,23 @@ class MLPClassifier(nn.Module):
         self.activation = ACTIVATIONS[config.activation]
 
     def forward(self, images: Tensor) -> Tensor:
+        config = self.config
+        _check(images, config.channels, config.image_size)
         x = images.flatten(1)
-        for layer in self.layers:
-            x = F.dropout(self.activation(layer(x)), self.config.dropout, self.training)
+        for index, layer in enumerate(self.layers):
+            x = run(self, index, self._pass, x, layer)
         return self.head(x)
+
+    def num_parameters(self) -> int:
+        """Numbers the model learns."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int = 1) -> float:
+        """Training FLOPs per image; there are no tokens."""
+        return mlp_flops(self.config)
+
+    def _pass(self, x: Tensor, layer: nn.Module) -> Tensor:
+        return F.dropout(self.activation(layer(x)), self.config.dropout, self.training)
 
 
 class VisionTransformer(nn.Module):
@@ -49,6 +65,7 @@ class VisionTransformer(nn.Module):
     def __init__(self, config: ViTConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = 0
         width, norm = config.width, config.norm
         self.embedding = nn.Linear(config.channels * config.patch_size**2, width)
         first = config.pooling == "first"
@@ -73,14 +90,25 @@ class VisionTransformer(nn.Module):
 
     def hidden(self, images: Tensor) -> Tensor:
         """images -> (B, N, D), or (B, 1 + N, D) with a class token in front."""
+        _check(
+            images, self.config.channels, None if self.config.any_size else self.config.image_size
+        )
         x = self.embedding(patches(images, self.config.patch_size))
         if self.class_token is not None:
             x = torch.cat((self.class_token.expand(x.shape[0], 1, -1), x), dim=1)
         x = x + self._positions(images.shape[-2], images.shape[-1])
         x = F.dropout(x, self.config.embedding_dropout, self.training)
-        for block in self.blocks:
-            x = block(x, Plan(False, None))
+        for index, block in enumerate(self.blocks):
+            x = run(self, index, block, x, Plan(False, None))
         return self.final_norm(x) if self.final_norm is not None else x
+
+    def num_parameters(self) -> int:
+        """Numbers the model learns."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int = 1) -> float:
+        """Training FLOPs per image of the size in the config, whatever the length."""
+        return vit_flops(self.config)
 
     def _positions(self, height: int, width: int) -> Tensor:
         """(N, D) or (1 + N, D): the table, or between its entries for images of another size."""
@@ -88,10 +116,6 @@ class VisionTransformer(nn.Module):
         size = config.image_size
         if (height, width) == (size, size):
             return table
-        require(
-            config.any_size,
-            f"The model reads images of {size} pixels a side, but these are {height} × {width}.",
-        )
         first = len(table) - config.num_patches
         side = size // config.patch_size
         grid = table[first:].t().reshape(1, -1, side, side)
@@ -119,3 +143,17 @@ def patches(images: Tensor, size: int) -> Tensor:
     )
     rows = images.unflatten(-1, (-1, size)).unflatten(-3, (-1, size))  # (B, C, h, size, w, size)
     return rows.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def _check(images: Tensor, channels: int, size: int | None) -> None:
+    """Raise UserError for images of other channels, or of another size where there is one."""
+    found, height, width = images.shape[1:]
+    require(
+        found == channels,
+        f"The model reads images of {channels} channels (1: grey, 3: colour), but these have "
+        f"{found}.",
+    )
+    require(
+        size is None or (height, width) == (size, size),
+        f"The model reads images of {size} pixels a side, but these are {height} × {width}.",
+    )

@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.flops import recurrent_flops
 from groundup.models.recurrent_config import RecurrentConfig
+from groundup.nn.recompute import run
 from groundup.nn.recurrent import Recurrent, State
 
 
@@ -17,12 +19,14 @@ class RecurrentModel(nn.Module):
         ids ─ embedding ─ RNN, GRU or LSTM × L ─ head ─ logits
 
     Its state has one size however long the text is: a token costs the same at any position, and
-    what no longer fits is forgotten.
+    what no longer fits is forgotten. With `checkpointing`, training keeps nothing of what the
+    layers compute and runs them again in the backward pass.
     """
 
     def __init__(self, config: RecurrentConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = 0
         self.embedding = nn.Embedding(config.vocab_size, config.width)
         # One layer has no layer after it to drop for; torch warns about that.
         between = config.dropout if config.num_layers > 1 else 0.0
@@ -42,7 +46,7 @@ class RecurrentModel(nn.Module):
 
     def read(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """ids (B, T) -> logits (B, T, V) and the state, from which the next call continues."""
-        y, last = self.layers(self.embedding(ids), state)
+        y, last = run(self, 0, self.layers, self.embedding(ids), state)
         return self.head(F.dropout(y, self.config.dropout, self.training)), last
 
     def init_hidden(self, batch: int) -> State:
@@ -57,6 +61,10 @@ class RecurrentModel(nn.Module):
     def num_parameters(self) -> int:
         """Numbers the model learns."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs per token, the same at every length."""
+        return recurrent_flops(self.config)
 
 
 @torch.no_grad()

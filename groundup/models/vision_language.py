@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from groundup.config import require
 from groundup.models.decoder import Decoder
+from groundup.models.flops import vision_language_flops
 from groundup.models.image import VisionTransformer
 from groundup.models.vision_language_config import VisionLanguageConfig
 from groundup.nn.init import initialize
@@ -46,6 +47,23 @@ class VisionLanguageModel(nn.Module):
             return self.projector(self.vision.hidden(images)[:, :1])
         patches = self.vision(images)  # the class token, where there is one, is left out
         return self.projector(patches if self.queries is None else self.queries(patches))
+
+    def num_parameters(self) -> int:
+        """Numbers the model learns; a tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs per token of a row of `length`, one image's share included."""
+        return vision_language_flops(self.config, length)
+
+    @property
+    def checkpointing(self) -> int:
+        """As the decoder's, for the blocks of both parts."""
+        return self.decoder.checkpointing
+
+    @checkpointing.setter
+    def checkpointing(self, every: int) -> None:
+        self.vision.checkpointing = self.decoder.checkpointing = every
 
 
 class Projector(nn.Module):

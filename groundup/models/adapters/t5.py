@@ -61,7 +61,8 @@ def from_hf_config(data: Mapping[str, Any]) -> EncoderDecoderConfig:
     if kind not in _FEED_FORWARDS:
         raise UserError(f"config.json: feed_forward_proj = {kind!r} is not supported.")
     width, num_layers = whole_number(data, "d_model"), whole_number(data, "num_layers")
-    tied = bool(data.get("tie_word_embeddings", True))
+    # Version 1.1 neither ties nor scales. Older files say so by the first field, newer by both.
+    tied = data.get("scale_decoder_outputs", data.get("tie_word_embeddings") is not False)
     dropout = float(data.get("dropout_rate", 0.1))
     shape, activation = _FEED_FORWARDS[kind]
     return EncoderDecoderConfig(
