@@ -1,4 +1,4 @@
-"""Position biases and tables against transformers' own."""
+"""What position biases and tables are like, beside the numbers in docs/parity.md."""
 
 from __future__ import annotations
 
@@ -7,20 +7,8 @@ import torch
 
 from groundup.nn.alibi import alibi_bias, alibi_slopes
 from groundup.nn.masks import Causal, plan
-from groundup.nn.relative_bias import RelativeBias, relative_buckets
+from groundup.nn.relative_bias import relative_buckets
 from groundup.nn.sinusoidal import sinusoids
-
-
-@pytest.mark.parametrize("num_heads", [1, 5, 8, 12])
-def test_alibi_equals_bloom(num_heads):
-    from transformers.models.bloom.modeling_bloom import build_alibi_tensor
-
-    theirs = build_alibi_tensor(torch.ones(1, 11), num_heads, torch.float32)
-    # BLOOM adds slope · key position: the same within a row, where softmax ignores a constant.
-    ours = alibi_bias(num_heads, 4, 11)
-    shifted = ours - ours[:, :, :1]
-    past = torch.ones(4, 11).tril(7).bool()
-    torch.testing.assert_close(shifted * past, theirs.expand(-1, 4, -1) * past)
 
 
 def test_alibi_falls_with_distance_on_both_sides():
@@ -35,8 +23,7 @@ def test_alibi_falls_with_distance_on_both_sides():
 
 @pytest.mark.parametrize("bidirectional", [False, True])
 @pytest.mark.parametrize(("num_buckets", "max_distance"), [(32, 128), (12, 20)])
-def test_relative_bias_equals_t5(bidirectional, num_buckets, max_distance):
-    from transformers.models.t5.configuration_t5 import T5Config
+def test_distances_share_buckets_as_in_t5(bidirectional, num_buckets, max_distance):
     from transformers.models.t5.modeling_t5 import T5Attention
 
     offsets = torch.arange(-300, 301)[None]
@@ -44,20 +31,6 @@ def test_relative_bias_equals_t5(bidirectional, num_buckets, max_distance):
         relative_buckets(offsets, num_buckets, max_distance, bidirectional),
         T5Attention._relative_position_bucket(offsets, bidirectional, num_buckets, max_distance),
     )
-    config = T5Config(
-        d_model=22,
-        d_kv=4,
-        num_heads=5,
-        relative_attention_num_buckets=num_buckets,
-        relative_attention_max_distance=max_distance,
-        is_decoder=not bidirectional,
-    )
-    theirs = T5Attention(config, has_relative_attention_bias=True, layer_idx=0)
-    ours = RelativeBias(5, num_buckets, max_distance, bidirectional)
-    ours.table.load_state_dict(theirs.relative_attention_bias.state_dict())
-    expected = theirs.compute_bias(31, 31)[0]
-    torch.testing.assert_close(ours(31, 31), expected)
-    torch.testing.assert_close(ours(3, 31), expected[:, -3:])
 
 
 def test_sinusoids_turn_by_a_fixed_matrix():
