@@ -34,7 +34,7 @@ from groundup.models.kinds import (
     vocab_size,
 )
 from groundup.models.weights import open_weights, write_weights
-from groundup.text.tokenizer import Tokenizer, load_tokenizer
+from groundup.text.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
 STAGES = ("rl", "sft", "mid", "base")
 """Where a run keeps its models, the furthest stage first."""
@@ -258,7 +258,7 @@ def _empty(kind: Kind, config: Any, where: Path) -> nn.Module:
 def _read_tokenizer(folder: Path, config: Any, facts: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer the model was saved with; of others' folders, the one there is."""
     belongs = facts.get("tokenizer")
-    if belongs is None and (facts or not (folder / "tokenizer.json").exists()):
+    if belongs is None and (facts or not has_tokenizer(folder)):
         return None
     tokenizer = load_tokenizer(folder)
     fingerprint = (belongs or {}).get("fingerprint", tokenizer.fingerprint)
