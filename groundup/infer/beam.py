@@ -1,33 +1,20 @@
 """Beam search: the most likely reply found by keeping several beginnings at once; greedy batches.
 
-For every model that reads like a decoder: `Decoder`, and an encoder-decoder whose source is settled
-(`EncoderDecoder.given`). The cache follows the beams, so no token is read twice.
+For every model that reads like a decoder: see `CachedModel`. The cache follows the beams, so no
+token is read twice.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from groundup.config import require
-from groundup.infer.generate import evaluating
-from groundup.nn.cache import KVCache
-
-
-class CachedModel(Protocol):
-    """What generation asks of a model."""
-
-    config: Any  # of which context_length is read
-
-    def hidden(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor: ...
-
-    def logits(self, hidden: Tensor) -> Tensor: ...
-
-    def new_cache(self, batch: int, capacity: int) -> KVCache: ...
+from groundup.infer.generate import CachedModel, as_module, device_of, evaluating
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +64,7 @@ def beam_search(
     rows, logprobs = [list(prompt)], torch.zeros(1)
     finished: list[Hypothesis] = []
     cache = model.new_cache(1, len(prompt) + max_tokens - 1) if cached else None
-    with evaluating(_module(model)):
+    with evaluating(as_module(model)):
         for length in range(1, max_tokens + 1):
             totals = logprobs[:, None] + _next_logprobs(model, rows, cache)  # (rows, V)
             live: list[tuple[int, int, float]] = []
@@ -115,11 +102,11 @@ def greedy_batch(
     require(len(lengths) == 1 and lengths != {0}, "Prompts of one batch should be equally long.")
     capacity = lengths.pop() + max_tokens - 1
     _check_room(model, capacity)
-    device = next(_module(model).parameters()).device
+    device = device_of(model)
     ids = torch.tensor([list(prompt) for prompt in prompts], device=device)
     cache, replies = model.new_cache(len(prompts), capacity), [[] for _ in prompts]
     ended = [False] * len(prompts)
-    with evaluating(_module(model)):
+    with evaluating(as_module(model)):
         for _ in range(max_tokens):
             ids = model.logits(model.hidden(ids, cache=cache)[:, -1:]).argmax(-1)  # (N, 1)
             for row, id in enumerate(ids[:, 0].tolist()):
@@ -131,12 +118,10 @@ def greedy_batch(
     return replies
 
 
-def _next_logprobs(
-    model: CachedModel, rows: Sequence[Sequence[int]], cache: KVCache | None
-) -> Tensor:
+def _next_logprobs(model: CachedModel, rows: Sequence[Sequence[int]], cache: Any) -> Tensor:
     """-> (rows, V) log-probabilities of the token after each row, fp32 on the CPU."""
     start = cache.length if cache is not None else 0
-    device = next(_module(model).parameters()).device
+    device = device_of(model)
     ids = torch.tensor([row[start:] for row in rows], device=device)
     hidden = model.hidden(ids, cache=cache)[:, -1]
     return model.logits(hidden).float().log_softmax(-1).cpu()
@@ -165,8 +150,3 @@ def _check_room(model: CachedModel, length: int) -> None:
         f"The prompt and max_tokens need {length} tokens, but the model's context_length is "
         f"{context}. Ask for fewer.",
     )
-
-
-def _module(model: CachedModel) -> nn.Module:
-    assert isinstance(model, nn.Module)
-    return model

@@ -15,7 +15,7 @@ import secrets
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,28 @@ from groundup.infer.stream import TextStream
 from groundup.text.tokenizer import opening
 
 if TYPE_CHECKING:
-    from groundup.models.decoder import Decoder
-    from groundup.nn.cache import KVCache
     from groundup.text.tokenizer import Tokenizer
 
 Overflow = Literal["slide", "stop"]
+
+
+class CachedModel(Protocol):
+    """What generation asks of a model.
+
+    A `Decoder` is one, a recurrent model, an encoder-decoder whose source is settled, and a
+    vision-language model whose image is: see their method `given`.
+    """
+
+    config: Any
+    """Of which context_length is read."""
+
+    def __call__(self, ids: Tensor, /) -> Tensor: ...
+
+    def hidden(self, ids: Tensor, *, cache: Any = None) -> Tensor: ...
+
+    def logits(self, hidden: Tensor) -> Tensor: ...
+
+    def new_cache(self, batch: int, capacity: int) -> Any: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +74,7 @@ class Completion:
 
 
 def generate(
-    model: Decoder,
+    model: CachedModel,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int],
     config: SamplingConfig,
@@ -80,7 +97,7 @@ def generate(
 
 
 def complete(
-    model: Decoder,
+    model: CachedModel,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int],
     config: SamplingConfig,
@@ -97,7 +114,7 @@ def complete(
 
 
 def complete_many(
-    model: Decoder,
+    model: CachedModel,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int],
     config: SamplingConfig,
@@ -134,11 +151,11 @@ class Reader:
     One row may be followed by several that begin alike: its cache is copied for each of them.
     """
 
-    def __init__(self, model: Decoder, capacity: int, chunk: int = 512) -> None:
+    def __init__(self, model: CachedModel, capacity: int, chunk: int = 512) -> None:
         """`capacity` in tokens; long prompts are read `chunk` tokens at a time to save memory."""
         self._model, self._capacity, self._chunk = model, capacity, chunk
         self._rows: list[list[int]] = []  # what the cache holds
-        self._cache: KVCache | None = None
+        self._cache: Any = None
 
     @torch.inference_mode()
     def next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
@@ -150,7 +167,7 @@ class Reader:
         # Set before the model runs: an interrupt halfway leaves only tokens that are in the cache.
         self._rows = [row[:known] for row in self._rows]
         cache.truncate(known)
-        new = torch.tensor([row[known:] for row in rows], device=_device(self._model))
+        new = torch.tensor([row[known:] for row in rows], device=device_of(self._model))
         *earlier, last = new.split(self._chunk, dim=1)
         for ids in earlier:
             self._model.hidden(ids, cache=cache)
@@ -158,7 +175,7 @@ class Reader:
         self._rows = [list(row) for row in rows]
         return self._model.logits(hidden[:, -1])  # the head runs for one position, not for all
 
-    def _cache_for(self, batch: int) -> KVCache:
+    def _cache_for(self, batch: int) -> Any:
         if self._cache is None or len(self._rows) not in (1, batch):
             self._cache = self._model.new_cache(batch, self._capacity)
             self._rows = [[] for _ in range(batch)]
@@ -171,13 +188,13 @@ class Reader:
 class PlainReader:
     """Predicts by reading the whole rows every time: the reference for `Reader`."""
 
-    def __init__(self, model: Decoder) -> None:
+    def __init__(self, model: CachedModel) -> None:
         self._model = model
 
     @torch.inference_mode()
     def next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """N rows of equally many ids -> (N, V) logits of the token after each."""
-        return self._model(torch.tensor(rows, device=_device(self._model)))[:, -1]
+        return self._model(torch.tensor(rows, device=device_of(self._model)))[:, -1]
 
 
 @contextmanager
@@ -199,7 +216,7 @@ def default_stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
 
 
 def _replies(
-    model: Decoder,
+    model: CachedModel,
     tokenizer: Tokenizer,
     prompt_ids: Sequence[int],
     config: SamplingConfig,
@@ -220,7 +237,7 @@ def _replies(
         stop_ids = default_stop_ids(tokenizer)
     window = _Window(context, prompt[:1] == opening(tokenizer))
     replies = [_Reply(prompt, tokenizer, config.stop, seed + i) for i in range(samples)]
-    with evaluating(model):
+    with evaluating(as_module(model)):
         for count in range(1, config.max_tokens + 1):
             rows = [reply.row for reply in replies]
             # All rows are the prompt at first: it is read once, for all of them.
@@ -320,5 +337,12 @@ def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     return next(differing, min(len(first), len(second)))
 
 
-def _device(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
+def as_module(model: CachedModel) -> nn.Module:
+    """The model as what it is to torch."""
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def device_of(model: CachedModel) -> torch.device:
+    """Where its weights are."""
+    return next(as_module(model).parameters()).device

@@ -8,12 +8,14 @@ from torch import Tensor, nn
 
 from groundup.config import require
 from groundup.models.encoder_config import EncoderConfig, HeadConfig, Pooling
+from groundup.models.flops import encoder_flops
 from groundup.nn.block import Block
 from groundup.nn.feed_forward import ACTIVATIONS
 from groundup.nn.init import deepnorm_stream_scale, initialize
 from groundup.nn.masks import Plan, Window, dense
 from groundup.nn.norms import build_norm
 from groundup.nn.positions import LayerRotations
+from groundup.nn.recompute import run
 
 
 class Encoder(nn.Module):
@@ -29,6 +31,7 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        self.checkpointing = 0
         width, norm = config.width, config.norm
         tables = config.embedding_width or width
         self.embedding = nn.Embedding(config.vocab_size, tables)
@@ -80,7 +83,7 @@ class Encoder(nn.Module):
         for index in range(self.config.num_layers):
             block = self.blocks[index * len(self.blocks) // self.config.num_layers]
             rotation = self.rotary(index, 0, length) if self.rotary is not None else None
-            x = block(x, masks[index], rotation)
+            x = run(self, index, block, x, masks[index], rotation)
         return self.final_norm(x) if self.final_norm is not None else x
 
     def summary(self, hidden: Tensor, visible: Tensor | None = None) -> Tensor:
@@ -98,6 +101,10 @@ class Encoder(nn.Module):
     def num_parameters(self) -> int:
         """Numbers the model learns; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
+
+    def flops_per_token(self, length: int) -> float:
+        """Training FLOPs per token of a text of `length`."""
+        return encoder_flops(self.config, length)
 
     def _masks(self, visible: Tensor | None, length: int, device: torch.device) -> list[Plan]:
         """Which tokens each layer sees; layers that see the same share it."""

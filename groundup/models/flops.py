@@ -1,4 +1,4 @@
-"""What training costs: floating-point operations of all kinds but decoders and encoders.
+"""What training costs: floating-point operations of all kinds but decoders.
 
 Only matrix multiplications count, forward and backward, a multiply and an add as two:
 
@@ -6,7 +6,7 @@ Only matrix multiplications count, forward and backward, a multiply and an add a
     a weight on pixels        4: pixels need no gradient
     attention to S keys       12 · S · H·E per query and layer; half where only the past is seen
 
-Those of decoders and encoders stand beside their configs.
+Those of decoders are in `groundup.models.config`.
 """
 
 from __future__ import annotations
@@ -15,11 +15,41 @@ from itertools import pairwise
 
 from groundup.models.config import block_weights
 from groundup.models.config import flops_per_token as decoder_flops
+from groundup.models.encoder_config import EncoderConfig
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig
 from groundup.models.image_config import MLPConfig, ViTConfig
 from groundup.models.recurrent_config import RecurrentConfig
 from groundup.models.vision_language_config import VisionLanguageConfig, num_image_tokens
 from groundup.nn.recurrent import NUM_GATES
+
+
+def encoder_flops(config: EncoderConfig, length: int) -> float:
+    """Per token of a text of `length`: 6·N + 12·L·T·H·E, and the head's.
+
+    Where a layer has a window w below T, 2·w - 1 - w·(w - 1) / T stands for T. Narrow tables add
+    6·D·width to N. A masked head adds 6·(D + V)·width, a token head 6·C·D and its transform; those
+    of a sequence head and its pooler are computed once a text, so each token bears its T-th part.
+    """
+    width, heads, head = config.width, config.attention, config.head
+    seen = 0.0
+    for layer in range(config.num_layers):
+        window = min(heads.window(layer) or length, length)
+        all_of_it = window == length
+        seen += length if all_of_it else 2 * window - 1 - window * (window - 1) / length
+    weights = config.num_layers * block_weights(heads, config.feed_forward, width)
+    tables = config.embedding_width or width
+    if config.embedding_width is not None:
+        weights += tables * width
+    per_text = 0
+    if head is not None and head.kind == "masked":
+        weights += tables * (width + config.vocab_size)
+    elif head is not None:
+        classes = width * head.num_classes + (width * width if head.transform else 0)
+        if head.kind == "token":
+            weights += classes
+        else:
+            per_text = classes + (width * width if config.pooler else 0)
+    return 6 * (weights + per_text / length) + 12 * seen * heads.mixing_width
 
 
 def encoder_decoder_flops(config: EncoderDecoderConfig, length: int) -> float:

@@ -250,7 +250,7 @@ def _empty(kind: Kind, config: Any, where: Path) -> nn.Module:
     try:
         with torch.device("meta"):
             return kind.model(config)
-    except RuntimeError as error:  # a size that no computer can count
+    except (RuntimeError, TypeError) as error:  # a size that torch cannot count to
         reason = str(error).partition("\n")[0]
         raise UserError(f"{where} does not fit its config, which is absurd: {reason}") from None
 

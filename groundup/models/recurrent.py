@@ -10,7 +10,7 @@ from groundup.config import require
 from groundup.models.flops import recurrent_flops
 from groundup.models.recurrent_config import RecurrentConfig
 from groundup.nn.recompute import run
-from groundup.nn.recurrent import Recurrent, State
+from groundup.nn.recurrent import Recurrent, State, StateCache
 
 
 class RecurrentModel(nn.Module):
@@ -47,7 +47,26 @@ class RecurrentModel(nn.Module):
     def read(self, ids: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """ids (B, T) -> logits (B, T, V) and the state, from which the next call continues."""
         y, last = run(self, 0, self.layers, self.embedding(ids), state)
-        return self.head(F.dropout(y, self.config.dropout, self.training)), last
+        return self.logits(y), last
+
+    def hidden(self, ids: Tensor, *, cache: StateCache | None = None) -> Tensor:
+        """ids (B, T) -> (B, T, C); with a cache they continue what it has read.
+
+        With `logits` and `new_cache` it is all that generation asks of a decoder.
+        """
+        state = cache.state if cache is not None else None
+        y, last = run(self, 0, self.layers, self.embedding(ids), state)
+        if cache is not None:
+            cache.state, cache.length = last, cache.length + ids.shape[1]
+        return y
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(..., C) -> (..., V)."""
+        return self.head(F.dropout(hidden, self.config.dropout, self.training))
+
+    def new_cache(self, batch: int, capacity: int = 0) -> StateCache:
+        """Nothing read yet; a state has room for any number of tokens."""
+        return StateCache(self.init_hidden(batch))
 
     def init_hidden(self, batch: int) -> State:
         """The state before the first token."""

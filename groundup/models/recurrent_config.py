@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Literal
 
@@ -32,3 +33,8 @@ class RecurrentConfig:
             0 <= self.dropout < 1,
             f"dropout should be at least 0 and below 1, but is {self.dropout}.",
         )
+
+    @property
+    def context_length(self) -> int:
+        """No text is too long for a state, though it forgets."""
+        return sys.maxsize

@@ -11,6 +11,7 @@ from groundup.models.decoder import Decoder
 from groundup.models.flops import vision_language_flops
 from groundup.models.image import VisionTransformer
 from groundup.models.vision_language_config import VisionLanguageConfig
+from groundup.nn.cache import KVCache
 from groundup.nn.init import initialize
 
 
@@ -48,6 +49,10 @@ class VisionLanguageModel(nn.Module):
         patches = self.vision(images)  # the class token, where there is one, is left out
         return self.projector(patches if self.queries is None else self.queries(patches))
 
+    def given(self, images: Tensor) -> GivenImages:
+        """The model as a decoder, for one image or one for each row it will be asked."""
+        return GivenImages(self, images)
+
     def num_parameters(self) -> int:
         """Numbers the model learns; a tied matrix counts once."""
         return sum(parameter.numel() for parameter in self.parameters())
@@ -64,6 +69,36 @@ class VisionLanguageModel(nn.Module):
     @checkpointing.setter
     def checkpointing(self, every: int) -> None:
         self.vision.checkpointing = self.decoder.checkpointing = every
+
+
+class GivenImages(nn.Module):
+    """ids (B, T) -> logits (B, T, V): a vision-language model with settled images is a decoder.
+
+    The first ids a cache is filled with hold all places of the image; one that is written later is
+    a token like any other. Everything that generates from a `Decoder` takes it. Built without
+    gradients.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: VisionLanguageModel, images: Tensor) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config.language
+        self.vectors = model.image_vectors(images)
+        self.new_cache, self.logits = model.decoder.new_cache, model.decoder.logits
+
+    def forward(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """ids (B, T) -> logits (B, T, V)."""
+        return self.logits(self.hidden(ids, cache=cache))
+
+    def hidden(self, ids: Tensor, *, cache: KVCache | None = None) -> Tensor:
+        """ids (B, T) -> (B, T, D). Several rows may share one image."""
+        decoder, vectors = self.model.decoder, None
+        if cache is None or cache.length == 0:
+            places = ids == self.model.config.image_id
+            places = places & (places.cumsum(-1) <= self.vectors.shape[1])
+            shown = self.vectors.expand(ids.shape[0], -1, -1)
+            vectors = insert(decoder.embedding(ids), places, shown)
+        return decoder.hidden(ids, cache=cache, vectors=vectors)
 
 
 class Projector(nn.Module):

@@ -28,5 +28,6 @@ def choice(where: str, value: str, options: tuple[str, ...]) -> None:
 
 
 def divisors(number: int) -> str:
-    """1, 2, 3, 6 for 6: what could have been chosen."""
-    return ", ".join(str(n) for n in range(1, number + 1) if number % n == 0)
+    """1, 2, 3, 6 for 6: what could have been chosen, of numbers up to a thousand."""
+    # A number read from a hostile file must not be counted up to.
+    return ", ".join(str(n) for n in range(1, min(number, 1000) + 1) if number % n == 0)

@@ -7,7 +7,7 @@ size. C is the width of that state.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -141,6 +141,35 @@ class Recurrent(nn.Module):
 
     def _stack(self) -> list[RecurrentLayer]:
         return [layer for layer in self.layers if isinstance(layer, RecurrentLayer)]
+
+
+class StateCache:
+    """A state in the place of a key/value cache: what generation asks of one, it can do.
+
+    It has one size however much has been read, but knows no way back except to the beginning.
+    """
+
+    def __init__(self, state: State, length: int = 0) -> None:
+        self.state, self.length = state, length
+
+    def reachable(self, length: int) -> int:
+        """The length nearest to `length`, and not above it, that `truncate` can go back to."""
+        return length if length == self.length else 0
+
+    def truncate(self, length: int) -> None:
+        """Forget every token from `length` on, which must be `reachable`."""
+        assert self.reachable(length) == length, (length, self.length)
+        if length < self.length:
+            self.state, self.length = tuple(part.new_zeros(part.shape) for part in self.state), 0
+
+    def expand(self, copies: int) -> StateCache:
+        """A new cache with every row repeated `copies` times, neighbours first."""
+        batch = self.state[0].shape[1]
+        return self.select([row for row in range(batch) for _ in range(copies)])
+
+    def select(self, rows: Sequence[int]) -> StateCache:
+        """A new cache of some of the rows, in the order given; a row may be taken twice."""
+        return StateCache(tuple(part[:, list(rows)] for part in self.state), self.length)
 
 
 def detached(state: State) -> State:
