@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
 from groundup.config import UserError
@@ -93,51 +90,6 @@ def test_shapes_and_the_split_from_the_head(model):
     assert torch.equal(logits, model.logits(hidden))
 
 
-@pytest.mark.parametrize("position", [0, 17, 36])
-def test_a_changed_token_changes_nothing_before_it(model, position):
-    ids = _ids()
-    changed = ids.clone()
-    changed[:, position] = (changed[:, position] + 1) % VOCABULARY
-    with torch.no_grad():
-        before, after = model(ids), model(changed)
-    assert torch.equal(before[:, :position], after[:, :position])
-    assert (before[:, position:] != after[:, position:]).any(-1).all()
-
-
-@settings(deadline=None, max_examples=16, derandomize=True)
-@given(
-    name=st.sampled_from(list(CONFIGS)),
-    batch=st.integers(1, 3),
-    cuts=st.lists(st.integers(1, 36), max_size=6, unique=True),
-)
-def test_any_chunking_through_the_cache_equals_one_pass(name, batch, cuts):
-    torch.manual_seed(0)
-    model = _sharpened(Decoder(CONFIGS[name]).eval())
-    ids, edges = _ids(batch), [0, *sorted(cuts), 37]
-    cache = model.new_cache(batch, CONTEXT)
-    with torch.no_grad():
-        pieces = [
-            model(ids[:, start:stop], cache=cache) for start, stop in itertools.pairwise(edges)
-        ]
-        torch.testing.assert_close(torch.cat(pieces, 1), model(ids), atol=2e-5, rtol=1e-4)
-
-
-def test_token_by_token_after_truncate_and_expand(model):
-    ids = _ids(1, 23)
-    cache = model.new_cache(1, CONTEXT)
-    with torch.no_grad():
-        model(ids, cache=cache)
-        cache.truncate(cache.reachable(11))
-        if cache.length < 11:  # a window has moved on
-            model(ids[:, cache.length : 11], cache=cache)
-        wide = cache.expand(3)
-        tails = _ids(3, 8)
-        steps = [model(tails[:, i : i + 1], cache=wide) for i in range(8)]
-        whole = model(torch.cat((ids[:, :11].expand(3, -1), tails), 1))
-    torch.testing.assert_close(torch.cat(steps, 1), whole[:, 11:], atol=2e-5, rtol=1e-4)
-    assert cache.length == 11
-
-
 def test_a_window_bounds_the_cache_and_what_is_seen():
     config = _with_attention(CONFIGS["llama"], windows=(4,))
     model = _sharpened(Decoder(config).eval())
@@ -152,30 +104,6 @@ def test_a_window_bounds_the_cache_and_what_is_seen():
     full = Decoder(CONFIGS["llama"])
     assert model.flops_per_token(4) == full.flops_per_token(4)
     assert model.flops_per_token(40) < full.flops_per_token(40)
-
-
-def test_documents_in_one_row_are_as_if_alone(model):
-    ids = _ids(2, 37)
-    lengths = ([5, 20, 12], [1, 36])
-    documents = torch.stack(
-        [torch.arange(len(row)).repeat_interleave(torch.tensor(row)) for row in lengths]
-    ).int()
-    with torch.no_grad():
-        packed = model(ids, documents=documents)
-        for row, sizes in enumerate(lengths):
-            start = 0
-            for size in sizes:
-                piece = slice(start, start + size)
-                alone = model(ids[row : row + 1, piece])
-                torch.testing.assert_close(packed[row, piece], alone[0], atol=5e-5, rtol=1e-4)
-                start += size
-
-
-def test_one_document_is_the_same_as_none(model):
-    ids = _ids()
-    with torch.no_grad():
-        plain, packed = model(ids), model(ids, documents=torch.zeros_like(ids))
-    torch.testing.assert_close(plain, packed, atol=1e-5, rtol=1e-5)
 
 
 def test_checkpointing_gives_equal_gradients(model):

@@ -45,40 +45,6 @@ def model(request: pytest.FixtureRequest) -> EncoderDecoder:
     return model
 
 
-def test_padding_in_the_source_changes_nothing(model: EncoderDecoder) -> None:
-    source, target = torch.randint(0, 31, (2, 17)), torch.randint(0, 31, (2, 9))
-    visible = torch.arange(17) < torch.tensor([[17], [6]])
-    changed = torch.where(visible, source, (source + 1) % 31)
-    logits = model(source, target, visible)
-    assert torch.equal(logits, model(changed, target, visible))
-    alone = model(source[1:, :6], target[1:])
-    torch.testing.assert_close(logits[1:], alone, atol=1e-5, rtol=1e-5)
-
-
-def test_the_target_sees_the_past_and_the_whole_source(model: EncoderDecoder) -> None:
-    source, target = torch.randint(0, 31, (1, 17)), torch.randint(0, 31, (1, 9))
-    logits = model(source, target)
-    later = target.clone()
-    later[0, 5] = (target[0, 5] + 1) % 31
-    changed = (model(source, later) != logits).any(-1)[0]
-    assert changed.tolist() == [False] * 5 + [True] * 4
-    for place in (0, 16):
-        other = source.clone()
-        other[0, place] = (source[0, place] + 1) % 31
-        assert (model(other, target) != logits).any(-1).all()
-
-
-@torch.no_grad()
-def test_cached_equals_uncached_for_pieces_of_any_size(model: EncoderDecoder) -> None:
-    source, target = torch.randint(0, 31, (2, 17)), torch.randint(0, 31, (2, 13))
-    visible = torch.arange(17) < torch.tensor([[17], [6]])
-    given, cache = model.given(source, visible), model.new_cache(2, 13)
-    pieces = [given(piece, cache=cache) for piece in target.split([1, 4, 1, 7], dim=1)]
-    torch.testing.assert_close(
-        torch.cat(pieces, dim=1), model(source, target, visible), atol=1e-5, rtol=1e-5
-    )
-
-
 @torch.no_grad()
 def test_rows_can_share_one_source_that_is_read_once(
     model: EncoderDecoder, monkeypatch: pytest.MonkeyPatch
