@@ -9,7 +9,8 @@ import dataclasses
 import json
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +31,9 @@ from groundup.cli_options import (
     Score,
     Show,
     Tokens,
+    Train,
     View,
+    take_option,
 )
 from groundup.config import UserError, did_you_mean
 from groundup.infer.config import SamplingConfig
@@ -77,9 +80,8 @@ def speedrun(words: list[str]) -> None:
     """raw text to a chat model, stage by stage; run it again to continue"""
     from groundup.pipeline.recipe import find_recipe, load_recipe, override, run_config_type
     from groundup.pipeline.run import speedrun as run
-    from groundup.train.signals import Stopped
 
-    run_folder, words = _take_option(words, "--run")
+    run_folder, words = take_option(words, "--run")
     if not words or words[0].startswith("-"):
         if words and words[0] in ("-h", "--help"):
             print("usage: groundup speedrun RECIPE [--run DIR] [--section.key VALUE ...]")
@@ -87,11 +89,20 @@ def speedrun(words: list[str]) -> None:
             override(run_config_type()(), words)
         raise UserError("Name a recipe, such as: groundup speedrun recipes/demo.toml")
     config = load_recipe(find_recipe(words[0]), words[1:])
-    try:
+    with _continuable():
         run(config, Path(run_folder or Path("runs") / config.name))
-    except Stopped as stopped:
-        print(f"{stopped} Run the same command again to continue.", file=sys.stderr)
-        sys.exit(130 if "SIGINT" in str(stopped) else 143)
+
+
+def train(words: list[str]) -> None:
+    """learn a task: one family of models, or with --all every family"""
+    from groundup.pipeline.tasks import command
+
+    if not words:
+        print(command.listing())
+        return
+    options = _parse(Train, ["", *words] if words[0].startswith("--") else words, "train")
+    with _continuable():
+        print(command.run(**vars(options)))
 
 
 def chat(words: list[str]) -> None:
@@ -273,7 +284,7 @@ def doctor(words: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {
     verb.__name__: verb
     for verb in (
-        *(speedrun, chat, generate, score, embed, inspect, view, tokens),
+        *(speedrun, train, chat, generate, score, embed, inspect, view, tokens),
         *(data, pull, export, show, quickstart, doctor),
     )
 }
@@ -292,21 +303,16 @@ def _parse(cls: type[Arguments], words: list[str], verb: str) -> Arguments:
     )
 
 
-def _take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
-    """Remove `name VALUE` or `name=VALUE` from the words."""
-    rest: list[str] = []
-    value: str | None = None
-    pending = iter(words)
-    for word in pending:
-        if word == name:
-            value = next(pending, None)
-            if value is None:
-                raise UserError(f"{name} needs a value.")
-        elif word.startswith(f"{name}="):
-            value = word.partition("=")[2]
-        else:
-            rest.append(word)
-    return value, rest
+@contextmanager
+def _continuable() -> Iterator[None]:
+    """A training that a signal stops has saved its state, and says so."""
+    from groundup.train.signals import Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        print(f"{stopped} Run the same command again to continue.", file=sys.stderr)
+        sys.exit(130 if "SIGINT" in str(stopped) else 143)
 
 
 def _load(name: str, text: bool = False) -> Any:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from groundup.config import UserError
 from groundup.infer.config import CHAT_SAMPLING, SamplingConfig
 
 HELP = """groundup: language models from the ground up.
 
   groundup speedrun RECIPE [--run DIR] [--section.key VALUE ...]   raw text to a chat model
+  groundup train [TASK] [--family F] [--all] [--minutes M]         any family learns a task
   groundup chat MODEL [--prompt TEXT]                              talk to it
   groundup generate MODEL --prompt TEXT [--max-tokens N]           let it write
   groundup score MODEL --text FILE                                 how well it predicts a text
@@ -36,6 +38,7 @@ Examples:
 
 EXAMPLES = {
     "speedrun": "recipes/demo.toml --run runs/first --pretrain.minutes 2",
+    "train": "numbers --family lstm --minutes 1",
     "chat": 'runs/demo --prompt "Hi! How are you?"',
     "generate": 'runs/demo --prompt "ROMEO:" --max-tokens 200 --samples 3',
     "score": "runs/demo --text README.md",
@@ -50,6 +53,42 @@ EXAMPLES = {
     "quickstart": "--languages en --json scores.json",
     "doctor": "--json",
 }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    task: str
+    """What to learn; `groundup train` alone lists the tasks."""
+    family: str = ""
+    """encoder, decoder, encoder-decoder, lstm, gru, rnn, mlp, vit or vlm; the one that fits best
+    when left out."""
+    all: bool = False
+    """Train every family, each on a task for which nothing is fetched."""
+    run: str = ""
+    """The folder to train in; runs/TASK-FAMILY when left out."""
+    minutes: float = 0.0
+    """Of training, 2 by default."""
+    steps: int = 0
+    """Training steps, instead of minutes."""
+    width: int = 0
+    """Of the model; 0 takes the one that comes nearest to `parameters`."""
+    layers: int = 0
+    parameters: int = 0
+    """Numbers the model learns; about a million by default."""
+    rows: int = 0
+    """Examples in a step."""
+    accumulate: int = 1
+    """In how many parts a step is computed: less memory, same result."""
+    length: int = 0
+    """Most tokens of a row; longer sources are cut."""
+    tokenizer: Literal["bpe", "char", "word", "byte"] | None = None
+    vocab_size: int = 0
+    rate: float = 0.0
+    """The learning rate."""
+    dropout: float | None = None
+    seed: int = 1
+    json: str = ""
+    """A file for the scores, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,3 +204,20 @@ class Quickstart:
 class Doctor:
     json: bool = False
     """Print JSON instead of a table."""
+
+
+def take_option(words: list[str], name: str) -> tuple[str | None, list[str]]:
+    """Remove `name VALUE` or `name=VALUE` from the words."""
+    rest: list[str] = []
+    value: str | None = None
+    pending = iter(words)
+    for word in pending:
+        if word == name:
+            value = next(pending, None)
+            if value is None:
+                raise UserError(f"{name} needs a value.")
+        elif word.startswith(f"{name}="):
+            value = word.partition("=")[2]
+        else:
+            rest.append(word)
+    return value, rest

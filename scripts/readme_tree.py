@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # The order in which text becomes a chat, which is also the order to read the folders in.
 FOLDERS = (
     "", "text", "data", "nn", "models", "models/adapters", "models/gguf", "optim", "parallel",
-    "train", "tune", "infer", "eval", "viz", "inspect", "pipeline", "pipeline/stages", "serve",
-    "scratch",
+    "train", "tune", "infer", "eval", "viz", "inspect", "pipeline", "pipeline/stages",
+    "pipeline/tasks", "serve", "scratch",
 )  # fmt: skip
 WIDTH = 75
 

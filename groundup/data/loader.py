@@ -19,7 +19,6 @@ import numpy as np
 from groundup.config import require
 from groundup.data.batch import IGNORE, Batch
 from groundup.data.order import RowOrder, random_below
-from groundup.data.shards import Shards
 
 
 class Loader(Protocol):
@@ -46,6 +45,17 @@ class Loader(Protocol):
         ...
 
 
+class TokenSource(Protocol):
+    """A text as ids, one document after the other: token shards, or a text in memory."""
+
+    bos_id: int
+
+    @property
+    def num_tokens(self) -> int: ...
+
+    def tokens(self, start: int, stop: int) -> np.ndarray: ...
+
+
 class PretrainLoader:
     """Windows of `length` tokens from weighted sources.
 
@@ -56,7 +66,7 @@ class PretrainLoader:
 
     def __init__(
         self,
-        shards: Sequence[Shards],
+        shards: Sequence[TokenSource],
         weights: Sequence[float],
         length: int,
         rows_per_step: int,
@@ -129,7 +139,7 @@ def document_numbers(inputs: np.ndarray, bos_id: int) -> np.ndarray:
     return np.cumsum(inputs == bos_id, axis=1, dtype=np.int32)
 
 
-def _read_ring(shards: Shards, begin: int, out: np.ndarray) -> None:
+def _read_ring(shards: TokenSource, begin: int, out: np.ndarray) -> None:
     """Fill `out` with the tokens from `begin` on, going round as often as it takes."""
     filled = 0
     while filled < len(out):

@@ -154,6 +154,10 @@ class Console:
             "val_bpb": "{:.3f} bits/byte",
             "tokens_per_second": "{:,.0f} tok/s",
             "mfu": "MFU {:.0%}",
+            "accuracy": "{:.1%} right",
+            "exact_match": "{:.1%} exactly right",
+            "chrf": "chrF {:.1%}",
+            "bits_per_character": "{:.3f} bits/character",
         }
         parts = [text.format(row[key]) for key, text in formats.items() if row.get(key) is not None]
         if "loss" in row and "val_loss" in row:
