@@ -20,6 +20,8 @@ LONGEST = 240
 LONGEST_BODY = 480
 """Characters of a paragraph to sum up."""
 SHORTEST = 12
+BROKEN = "\ufffd"
+"""A character that was lost before the archive got it."""
 
 
 def _file(name: str, sha256: str) -> DebianFile:
@@ -83,7 +85,7 @@ def parse_descriptions(text: str) -> Iterator[tuple[str, Description]]:
                 synopsis = tidy(line.partition(":")[2])
             elif line.startswith(" "):
                 body.append(line[1:])
-        if key and synopsis:
+        if key and synopsis and BROKEN not in synopsis:
             paragraphs = "\n".join(body).split("\n.\n") if body else []
             yield key, Description(package, synopsis, tuple(map(_running, paragraphs)))
 
@@ -99,7 +101,7 @@ def _running(paragraph: str) -> str:
     if any(line.startswith((" ", "\t", "* ", "- ", "o ", "+ ")) for line in lines):
         return ""
     text = tidy(" ".join(lines))
-    return "" if "\ufffd" in text or text.endswith((":", ",")) else text
+    return "" if BROKEN in text or text.endswith((":", ",")) else text
 
 
 def _aligned(english: Description, foreign: Description) -> dict[str, str]:

