@@ -16,6 +16,21 @@ from groundup.nn.config import NormPlacement
 from groundup.pipeline.stage import all_stages
 from groundup.text.config import TokenizerConfig
 
+Family = Literal[
+    "qwen3",
+    "llama",
+    "gpt2",
+    "qwen2",
+    "mistral",
+    "mixtral",
+    "gemma",
+    "gemma2",
+    "gemma3",
+    "nanochat",
+    "pythia",
+]
+"""Of `groundup.models.presets.PRESETS` those that a model can be trained from nothing as."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelSection:
@@ -24,7 +39,7 @@ class ModelSection:
     start: str = ""
     """Go on from this model (a pulled name, a model folder or a run folder) with its shape, its
     tokenizer and its chat format. Pretraining is then left out unless its section says how long."""
-    family: Literal["qwen3", "llama", "gpt2"] = "qwen3"
+    family: Family = "qwen3"
     width: int = 0
     num_layers: int = 0
     num_heads: int = 0
@@ -35,8 +50,8 @@ class ModelSection:
     """With `start`: tokens in a row of training, up to what that model has positions for."""
     dropout: float = 0.0
     tie_embeddings: bool | None = None
-    norm_placement: NormPlacement = "pre"
-    """Anything else trains and chats here, but no other program reads it."""
+    norm_placement: NormPlacement | None = None
+    """The family's own when left out. Another trains and chats here; no other program reads it."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from groundup.config import UserError
 from groundup.models.dial import Dial, from_depth, learning_rates
-from groundup.models.presets import gpt2, llama, qwen3
+from groundup.models.presets import PRESETS
 from groundup.optim.config import OptimizerConfig
 from groundup.pipeline.start import (
     RATE_SHARE,
@@ -45,19 +45,21 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
         "context_length": dial.context_length,
         "dropout": section.dropout,
     }
-    if section.family == "gpt2":
-        _refuse(section, "num_kv_heads", "head_width", "feed_forward_width", "tie_embeddings")
-        return _placed(gpt2(**shape), section)
-    shape |= {
-        "num_kv_heads": section.num_kv_heads or None,
-        "head_width": section.head_width or None,
-        "feed_forward_width": section.feed_forward_width or None,
-    }
-    if heads == dial.attention.num_heads and not section.num_kv_heads:
-        shape["num_kv_heads"] = dial.attention.num_kv_heads
+    if section.feed_forward_width:
+        shape["feed_forward_width"] = section.feed_forward_width
     if section.tie_embeddings is not None:
         shape["tie_embeddings"] = section.tie_embeddings
-    return _placed((qwen3 if section.family == "qwen3" else llama)(**shape), section)
+    if section.family in ("gpt2", "pythia"):
+        _refuse(section, "num_kv_heads", "head_width")
+    else:
+        shape["head_width"] = section.head_width or None
+        shape["num_kv_heads"] = section.num_kv_heads or None
+        if heads == dial.attention.num_heads and not section.num_kv_heads:
+            shape["num_kv_heads"] = dial.attention.num_kv_heads
+    if section.family in ("mistral", "gemma2", "gemma3"):
+        # The published windows are as long as the contexts of small models, or longer.
+        shape["window"] = max(1, dial.context_length // 4)
+    return _placed(PRESETS[section.family](**shape), section)
 
 
 def rows_per_step(config: RunConfig, section: TrainingSection, model: DecoderConfig) -> int:
@@ -95,6 +97,8 @@ def settled_optimizer(
 
 
 def _placed(model: DecoderConfig, section: ModelSection) -> DecoderConfig:
+    if section.norm_placement is None:
+        return model
     norm = dataclasses.replace(model.norm, placement=section.norm_placement)
     return dataclasses.replace(model, norm=norm)
 

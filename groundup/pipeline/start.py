@@ -138,5 +138,7 @@ def _claims(config: RunConfig, shape: DecoderConfig) -> list[tuple[str, Any, Any
         if getattr(section, name) != getattr(default, name)
     ]
     if section.family != default.family:
-        claims.append(("model.family", section.family, family_of(shape)))
+        names = {"pythia": "gpt_neox", "gemma3": "gemma3_text"}  # as transformers calls them
+        family = names.get(section.family, section.family)
+        claims.append(("model.family", family, family_of(shape)))
     return claims
