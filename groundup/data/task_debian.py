@@ -7,7 +7,7 @@ joins a translation to what it translates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from groundup.data.archives import unpack
@@ -48,9 +48,8 @@ def read_translation(language: DebianFile) -> TaskData:
     """
     foreign = _descriptions(language)
     pairs = dict[str, str]()
-    for key, description in _descriptions(ENGLISH).items():
-        if key in foreign:
-            pairs |= _aligned(description, foreign[key])
+    for key, description in _descriptions(ENGLISH, foreign.__contains__).items():
+        pairs |= _aligned(description, foreign[key])
     return _differing(pairs)
 
 
@@ -72,27 +71,26 @@ def read_titles() -> TaskData:
     return _differing({body: description.synopsis for body, description in found.items()})
 
 
-def parse_descriptions(text: str) -> Iterator[tuple[str, Description]]:
-    """MD5 sum and description of each stanza, in order."""
+def parse_descriptions(
+    text: str, wanted: Callable[[str], bool] = lambda key: True
+) -> Iterator[tuple[str, Description]]:
+    """MD5 sum and description of each stanza whose sum is wanted, in order."""
     for stanza in text.split("\n\n"):
-        package, key, synopsis, body = "", "", "", list[str]()
-        for line in stanza.split("\n"):
-            if line.startswith("Package:"):
-                package = line.partition(":")[2].strip()
-            elif line.startswith("Description-md5:"):
-                key = line.partition(":")[2].strip()
-            elif line.startswith("Description-"):
-                synopsis = tidy(line.partition(":")[2])
-            elif line.startswith(" "):
-                body.append(line[1:])
-        if key and synopsis and BROKEN not in synopsis:
-            paragraphs = "\n".join(body).split("\n.\n") if body else []
-            yield key, Description(package, synopsis, tuple(map(_running, paragraphs)))
+        head, _, body = stanza.partition("\n ")
+        fields = dict(line.split(": ", 1) for line in head.split("\n") if ": " in line)
+        key = fields.pop("Description-md5", "")
+        titles = [tidy(value) for name, value in fields.items() if name.startswith("Description-")]
+        if key and wanted(key) and titles and titles[0] and BROKEN not in titles[0]:
+            paragraphs = body.replace("\n ", "\n").split("\n.\n") if body else []
+            running = tuple(map(_running, paragraphs))
+            yield key, Description(fields.get("Package", ""), titles[0], running)
 
 
-def _descriptions(file: DebianFile) -> dict[str, Description]:
+def _descriptions(
+    file: DebianFile, wanted: Callable[[str], bool] = lambda key: True
+) -> dict[str, Description]:
     data = unpack(fetch(file).read_bytes(), file.filename)
-    return dict(parse_descriptions(data.decode("utf-8", "replace")))
+    return dict(parse_descriptions(data.decode("utf-8", "replace"), wanted))
 
 
 def _running(paragraph: str) -> str:
