@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 WORKER = Path(__file__).with_name("worker.py")
 STEPS = 20
+RUNS = ("one", "two", "grown", "shrunk", "one-bias", "two-bias", "one-loss", "two-loss")
 
 
 def load_worker() -> Any:
@@ -38,8 +39,9 @@ def load_worker() -> Any:
 def records(
     tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[dict[str, Any]]]:
-    """What each process of four runs recorded: "one" and "two" processes from the start; "grown"
-    from one to two at step 10, and "shrunk" from two to one."""
+    """What each process of eight runs recorded: "one" and "two" processes from the start; "grown"
+    from one to two at step 10, and "shrunk" from two to one; and those of "one" and "two" with
+    experts, kept busy by a bias or by a loss term."""
     folder = tmp_path_factory.mktemp("parallel")
     # Varied text: where gradients are of low rank, Muon scales rounding errors up to full size.
     words = random.Random(3)
@@ -48,7 +50,7 @@ def records(
     documents = [Document("test", str(i), text) for i, text in enumerate(texts)]
     write_shards(folder / "shards", documents, tiny_tokenizer, workers=1)
 
-    def job(name: str, micro_rows: int) -> dict[str, Any]:
+    def job(name: str, micro_rows: int, balance: str | None = None) -> dict[str, Any]:
         return {
             "shards": str(folder / "shards"),
             "fingerprint": tiny_tokenizer.fingerprint,
@@ -56,6 +58,7 @@ def records(
             "record": str(folder / f"{name}.json"),
             "steps": STEPS,
             "micro_rows": micro_rows,
+            "balance": balance,
         }
 
     def half_way(source: str, target: str) -> None:
@@ -64,7 +67,11 @@ def records(
     worker = load_worker()
     worker.train(job("one", 8), World())
     half_way("one", "grown")
-    (folder / "jobs.json").write_text(json.dumps([job("two", 2), job("grown", 4)]))
+    jobs = [job("two", 2), job("grown", 4)]
+    for balance in ("bias", "loss"):
+        worker.train(job(f"one-{balance}", 4, balance), World())
+        jobs.append(job(f"two-{balance}", 4, balance))
+    (folder / "jobs.json").write_text(json.dumps(jobs))
     words = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     result = subprocess.run(
         [*words, str(WORKER), str(folder / "jobs.json")],
@@ -78,13 +85,14 @@ def records(
     worker.train(job("shrunk", 8), World())
     return {
         name: [json.loads(path.read_text()) for path in sorted(folder.glob(f"{name}.json.*"))]
-        for name in ("one", "two", "grown", "shrunk")
+        for name in RUNS
     }
 
 
 def test_the_worlds_were_as_meant(records: dict[str, list[dict[str, Any]]]) -> None:
     sizes = {name: [r["size"] for r in found] for name, found in records.items()}
-    assert sizes == {"one": [1], "two": [2, 2], "grown": [2, 2], "shrunk": [1]}
+    alone = ("one", "shrunk", "one-bias", "one-loss")
+    assert sizes == {name: [1] if name in alone else [2, 2] for name in RUNS}
     assert len(records["two"][1]["rows"]) == 0  # one log, written by the first process
 
 
@@ -104,9 +112,23 @@ def test_the_losses_are_the_same(
     expected = records["one"][0]["rows"][start:]
     found = records[name][0]["rows"]
     assert [row[0] for row in found] == list(range(start + 1, STEPS + 1))
-    for (_, loss, norm), (_, other_loss, other_norm) in zip(expected, found, strict=True):
+    for (_, loss, norm, _), (_, other_loss, other_norm, _) in zip(expected, found, strict=True):
         assert math.isclose(loss, other_loss, rel_tol=1e-5)
         assert math.isclose(norm, other_norm, rel_tol=1e-3)
+
+
+@pytest.mark.parametrize("balance", ["bias", "loss"])
+def test_experts_learn_the_same_and_are_as_busy(
+    records: dict[str, list[dict[str, Any]]], balance: str
+) -> None:
+    """Of the same micro-batches: a loss term is one of each. In the end rounding flips a choice."""
+    expected, found = (records[f"{size}-{balance}"][0]["rows"] for size in ("one", "two"))
+    assert [row[0] for row in found] == list(range(1, STEPS + 1))
+    for (step, loss, _, busy), (_, other_loss, _, other_busy) in zip(expected, found, strict=True):
+        assert math.isclose(loss, other_loss, rel_tol=1e-5 if step <= 10 else 1e-3), step
+        for layer, other_layer in zip(busy["load"], other_busy["load"], strict=True):
+            for share, other_share in zip(layer, other_layer, strict=True):
+                assert math.isclose(share, other_share, abs_tol=2e-3 if step <= 10 else 0.02), step
 
 
 def test_a_lone_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:

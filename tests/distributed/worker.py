@@ -2,7 +2,8 @@
 
     python worker.py JOB.json     (alone, or under torchrun)
 
-The job is a list of {"checkpoints", "record", "steps", "resume"}; each is trained in turn.
+The jobs are a list of {"shards", "fingerprint", "checkpoints", "record", "steps", "micro_rows",
+"balance"}; each is trained in turn. "balance" says how experts are kept busy; null is for none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,9 @@ from groundup.data.batch import Batch
 from groundup.data.loader import PretrainLoader
 from groundup.data.shards import Shards
 from groundup.device import Policy
+from groundup.models.config import ExpertsConfig
 from groundup.models.decoder import Decoder
-from groundup.models.presets import qwen3
+from groundup.models.presets import qwen3, with_experts
 from groundup.optim.build import build_optimizer
 from groundup.optim.config import OptimizerConfig
 from groundup.parallel.world import World, join_world
@@ -47,7 +50,7 @@ class Losses:
         self.rows: list[Any] = []
 
     def write(self, row: Any) -> None:
-        self.rows.append([row["step"], row["loss"], row["grad_norm"]])
+        self.rows.append([row["step"], row["loss"], row["grad_norm"], row.get("experts")])
 
 
 def train(job: dict[str, Any], world: World) -> None:
@@ -57,6 +60,10 @@ def train(job: dict[str, Any], world: World) -> None:
     loader.seen = {}
     torch.manual_seed(1 + world.rank)  # the weights of rank 0 are sent to everyone
     shape = qwen3(vocab_size=320, width=24, num_layers=2, num_heads=2, context_length=24)
+    if job["balance"]:
+        experts = ExpertsConfig(num_experts=5, top_k=2, balance=job["balance"], bias_rate=0.01)
+        network = replace(shape.feed_forward, width=28)
+        shape = with_experts(replace(shape, feed_forward=network), experts)
     model = Decoder(shape)
     sink = Losses()
     trainer = Trainer(
