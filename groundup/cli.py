@@ -19,6 +19,7 @@ from groundup.cli_options import (
     EXAMPLES,
     HELP,
     Chat,
+    Compare,
     Data,
     DataShow,
     Doctor,
@@ -253,18 +254,17 @@ def show(words: list[str]) -> None:
 def quickstart(words: list[str]) -> None:
     """an encoder, a decoder and an encoder-decoder learn to name numbers"""
     options = _parse(Quickstart, words, "quickstart")
-    from groundup.device import detect
-    from groundup.files import write_json
-    from groundup.pipeline.quickstart import QuickstartConfig, table
-    from groundup.pipeline.quickstart import quickstart as run
+    from groundup.pipeline.quickstart import run
 
-    settings = dataclasses.asdict(options)
-    path = settings.pop("json")
-    config = QuickstartConfig(**settings)
-    outcomes = run(config, detect().torch_device, _show_step)
-    print(table(outcomes))
-    if path:
-        write_json(Path(path), {one.family: one.as_dict() for one in outcomes})
+    print(run(progress=_show_step, **vars(options)))
+
+
+def compare(words: list[str]) -> None:
+    """three families on the same tasks, with equally many parameters: scores, speed, pictures"""
+    options = _parse(Compare, words, "compare")
+    from groundup.pipeline.compare.report import run
+
+    print(run(progress=_show_step, **vars(options)))
 
 
 def doctor(words: list[str]) -> None:
@@ -285,7 +285,7 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
     verb.__name__: verb
     for verb in (
         *(speedrun, train, chat, generate, score, embed, inspect, view, tokens),
-        *(data, pull, export, show, quickstart, doctor),
+        *(data, pull, export, show, quickstart, compare, doctor),
     )
 }
 
@@ -337,8 +337,8 @@ def _is_out_of_memory(error: Exception) -> bool:
     )
 
 
-def _show_step(family: str, step: int, loss: float) -> None:
-    print(f"  {family} {step}: loss {loss:.4f}", file=sys.stderr)
+def _show_step(who: str, step: int, loss: float) -> None:
+    print(f"  {who} {step}: loss {loss:.4f}", file=sys.stderr)
 
 
 def _leave(message: str) -> None:

@@ -27,6 +27,7 @@ HELP = """groundup: language models from the ground up.
   groundup export MODEL PATH [--to hf|gguf]                        a model for other programs
   groundup show [TOPIC] [--out FILE]                               how something works, in a picture
   groundup quickstart [--json FILE]                                three families learn, in minutes
+  groundup compare [--tasks sort write]                            they compete, with equal sizes
   groundup doctor                                                  what this machine can do
 
 MODEL is a model folder, a run folder such as runs/demo, or the NAME of a pulled model.
@@ -51,6 +52,7 @@ EXAMPLES = {
     "export": "runs/demo demo.gguf --to gguf",
     "show": "schedules --out schedules.png",
     "quickstart": "--languages en --json scores.json",
+    "compare": "--tasks sort --minutes 2 --out compared",
     "doctor": "--json",
 }
 
@@ -193,11 +195,34 @@ class Quickstart:
     level: Literal["easy", "medium", "hard"] = "medium"
     """Numbers below a hundred, ten thousand or a million."""
     languages: tuple[Literal["en", "de", "fr"], ...] = ("en", "de", "fr")
-    steps: int = 300
-    """Training steps of each family."""
+    steps: int = 500
+    """Training steps of the families that write; the one that sorts takes twice as many."""
     seed: int = 1
     json: str = ""
     """A file for the scores, as JSON."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Compare:
+    tasks: tuple[Literal["sort", "write"], ...] = ("sort", "write")
+    """sort: a number's name to the sum of its digits; write: digits to the number's name."""
+    parameters: int = 220_000
+    """Of each model's blocks, without token tables and heads."""
+    num_layers: int = 4
+    """Of each model; an encoder-decoder reads with one half of them and writes with the other."""
+    steps: int = 600
+    """Training steps of each family on each task."""
+    minutes: float = 0.0
+    """Plan as many steps as fit into this time, all training together."""
+    level: Literal["easy", "medium", "hard"] = "medium"
+    """Numbers below a hundred, ten thousand or a million."""
+    languages: tuple[Literal["en", "de", "fr"], ...] = ("en", "de", "fr")
+    seeds: int = 1
+    """Train everything so many times, from other weights and in another order."""
+    out: str = "compare"
+    """A folder for compare.png and compare.html; empty writes neither."""
+    json: str = ""
+    """A file for all figures, as JSON."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = (
     "", "text", "data", "nn", "models", "models/adapters", "models/gguf", "optim", "parallel",
     "train", "tune", "infer", "eval", "viz", "inspect", "pipeline", "pipeline/stages",
-    "pipeline/tasks", "serve", "scratch",
+    "pipeline/compare", "pipeline/tasks", "serve", "scratch",
 )  # fmt: skip
 WIDTH = 75
 

@@ -110,17 +110,26 @@ class Vocabulary:
     def source(self, example: Example) -> list[int]:
         """The language, then the digits."""
         language = _DIGITS + 10 + self.languages.index(example.language)
-        return [language, *(_DIGITS + int(digit) for digit in str(example.number))]
+        return [language, *self.digits(example.number)]
+
+    def digits(self, number: int) -> list[int]:
+        """The digits of a number, the highest first."""
+        return [_DIGITS + int(digit) for digit in str(number)]
 
     def target(self, example: Example) -> list[int]:
         """The pieces of the name."""
         return [self._id_of[piece] for piece in example.pieces]
 
     def text(self, ids: Sequence[int]) -> str:
-        """The pieces up to the first END; what is no piece shows as a dot."""
+        """Digits and pieces up to the first END; what is neither shows as a dot."""
         ids = list(ids)
         ids = ids[: ids.index(END)] if END in ids else ids
-        return "".join(self.pieces[i - self._first] if i >= self._first else "·" for i in ids)
+        return "".join(map(self._piece, ids))
+
+    def _piece(self, id: int) -> str:
+        if id >= self._first:
+            return self.pieces[id - self._first]
+        return str(id - _DIGITS) if _DIGITS <= id < _DIGITS + 10 else "·"
 
 
 def _english(number: int) -> Iterator[str]:

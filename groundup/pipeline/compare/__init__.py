@@ -1,0 +1,1 @@
+"""Three families of models on the same tasks, with equally many parameters."""
