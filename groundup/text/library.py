@@ -12,7 +12,6 @@ of a word depend on what stands before it.
 
 from __future__ import annotations
 
-import copy
 import hashlib
 import json
 import re
@@ -69,6 +68,9 @@ class LibraryTokenizer:
             found = self._tokenizer.token_to_id(self._secret[id])
             require(found == id, f"{TOKENIZER_FILE} gives {name!r} the id {id}, but it is {found}.")
         self._vocabulary = self._tokenizer.get_vocab(with_added_tokens=True)
+        self._pieces = self._read_pieces()
+        names = {id: name.encode() for name, id in self._own.items()}
+        self._shown = tuple(names.get(id, piece) for id, piece in enumerate(self._pieces))
         self._adopt(chosen or Chosen(document_start=""))
 
     @property
@@ -90,7 +92,8 @@ class LibraryTokenizer:
 
     def with_chat(self, chat: ChatFormat | None, document_start: str) -> Self:
         """The same tokenizer with another chat format, and token that documents begin with."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))  # a copy would have the library read the file again
+        other.__dict__ |= self.__dict__
         other._adopt(Chosen(document_start=document_start, chat=chat))
         return other
 
@@ -153,17 +156,16 @@ class LibraryTokenizer:
         return f"{type(self).__name__}({self.vocab_size} ids, {self.fingerprint[:12]})"
 
     def _adopt(self, chosen: Chosen) -> None:
-        """Take over what has been found out, and work out what each id stands for."""
         self._chosen = chosen
         self.special: Mapping[str, int] = aliases(self._own, chosen.chat, chosen.document_start)
-        names = {id: name.encode() for name, id in self._own.items()}
+
+    def _read_pieces(self) -> tuple[bytes, ...]:
+        """What each id stands for; special tokens for nothing."""
         to_bytes = self._piece_reader()
         pieces = [b""] * self.vocab_size
         for piece, id in self._vocabulary.items():
-            if id not in names:
-                pieces[id] = to_bytes(piece)
-        self._pieces = tuple(pieces)
-        self._shown = tuple(names.get(id, piece) for id, piece in enumerate(pieces))
+            pieces[id] = b"" if id in self._secret else to_bytes(piece)
+        return tuple(pieces)
 
     def _piece_reader(self) -> Callable[[str], bytes]:
         """How a piece of the vocabulary is read: the file's decoder, token by token."""

@@ -16,7 +16,7 @@ from groundup.models.decoder import Decoder
 from groundup.models.gguf.container import READABLE, GGUFFile
 from groundup.models.gguf.read import read_gguf
 from groundup.models.gguf.write import write_gguf
-from groundup.models.presets import gpt2, llama, qwen3
+from groundup.models.presets import llama, qwen3
 
 SHAPE = {"width": 64, "num_layers": 2, "num_heads": 4, "num_kv_heads": 2, "context_length": 48}
 
@@ -126,15 +126,6 @@ def test_every_format_reads_as_the_gguf_package_does(kind, tmp_path):
     assert file.tensors["w"].kind == kind.name
     np.testing.assert_array_equal(file.read("w"), values.astype(np.float32))
     np.testing.assert_array_equal(file.read("a"), np.ones(5))
-
-
-def test_what_llama_cpp_does_not_know_is_refused(tiny_tokenizer, tmp_path):
-    config = gpt2(
-        vocab_size=tiny_tokenizer.vocab_size, width=24, num_layers=1, num_heads=3, context_length=9
-    )
-    with pytest.raises(UserError, match="gpt2 model cannot be written as GGUF"):
-        write_gguf(tmp_path / "m.gguf", Decoder(config), tiny_tokenizer)
-    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("keep", [0, 3, 20, 24, 100, 5_000, -1])

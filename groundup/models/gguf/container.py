@@ -21,6 +21,8 @@ from groundup.config import UserError, require
 
 READABLE = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q4_K", "Q6_K")
 MOST_KEYS = 1 << 16
+Metadata = dict[str, int | float | str | bool]
+"""Keys to be written, and their values."""
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q"}
 _SCALARS |= {12: "d"}
 _STRING, _ARRAY = 8, 9

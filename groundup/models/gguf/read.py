@@ -12,8 +12,9 @@ from torch import Tensor
 
 from groundup.config import UserError
 from groundup.models.decoder import Decoder
+from groundup.models.gguf.architectures import ARCHITECTURES, read_config
 from groundup.models.gguf.container import GGUFFile
-from groundup.models.gguf.names import from_file, read_config, to_file
+from groundup.models.gguf.names import from_file, to_file
 from groundup.models.gguf.vocabulary import from_metadata
 from groundup.models.state_dict import mismatch
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
@@ -28,7 +29,7 @@ def read_gguf(path: str | Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
     file = GGUFFile(path)
     shapes = {name: tensor.shape for name, tensor in file.tensors.items()}
     try:
-        config = read_config(file.metadata, shapes)
+        config = read_config(file)
         tokenizer_json, tokenizer_config = from_metadata(file.metadata, config.vocab_size)
     except UserError as error:
         raise UserError(f"{path}: {error}") from None
@@ -39,7 +40,8 @@ def read_gguf(path: str | Path) -> tuple[Decoder, Tokenizer, dict[str, Any]]:
         raise UserError(f"{path} does not fit its metadata: it {problem}.")
     tensors: dict[str, Tensor] = {name: torch.from_numpy(file.read(name)) for name in shapes}
     model.to_empty(device="cpu")
-    model.load_state_dict(from_file(config, tensors, file.metadata["general.architecture"]))
+    architecture = ARCHITECTURES[file.metadata["general.architecture"]]
+    model.load_state_dict(from_file(config, tensors, architecture))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         for name, content in (

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from groundup.config import UserError, did_you_mean, require
+from groundup.models.gguf import sentencepiece
+from groundup.models.gguf.sentencepiece import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from groundup.text.base import PieceTokenizer
+from groundup.text.library import LibraryTokenizer
 from groundup.text.split import PATTERNS
 from groundup.text.store import SINGLE_DIGITS, to_json
 from groundup.text.tokenizer import Tokenizer
 
-NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 # llama.cpp's names for ways to cut text. Llama 3's and Qwen2's are ours but for the spelling.
 _PATTERNS = {
     "smollm": SINGLE_DIGITS,
@@ -23,6 +25,8 @@ _PATTERNS = {
 
 def to_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
     """Keys of a GGUF file -> values. Raises UserError for a tokenizer llama.cpp does not know."""
+    if isinstance(tokenizer, LibraryTokenizer):
+        return sentencepiece.to_metadata(tokenizer, vocab_size)
     pattern = tokenizer.vocabulary.pattern if isinstance(tokenizer, PieceTokenizer) else ""
     names = {pattern: name for name, pattern in _PATTERNS.items()}
     if not isinstance(tokenizer, PieceTokenizer) or tokenizer.kind != "bpe":
@@ -47,22 +51,37 @@ def to_metadata(tokenizer: Tokenizer, vocab_size: int) -> dict[str, Any]:
 def from_metadata(metadata: Mapping[str, Any], vocab_size: int) -> tuple[dict, dict]:
     """The content of tokenizer.json and tokenizer_config.json. Raises UserError naming the key."""
     prefix = "tokenizer.ggml"
-    model, pre = metadata.get(f"{prefix}.model"), metadata.get(f"{prefix}.pre", "gpt-2")
+    model = metadata.get(f"{prefix}.model")
     require(
-        model == "gpt2",
-        f"{prefix}.model = {model!r} is not supported (only 'gpt2', byte-level BPE, is).",
+        model in ("gpt2", "llama"),
+        f"{prefix}.model = {model!r} is not supported (only 'gpt2', byte-level BPE, and 'llama', "
+        "SentencePiece, are).",
     )
-    if pre not in _PATTERNS:
-        hint = did_you_mean(str(pre), _PATTERNS)
-        raise UserError(f"{prefix}.pre = {pre!r} is not supported.{hint}")
     tokens = _strings(metadata, f"{prefix}.tokens")
-    merges = _strings(metadata, f"{prefix}.merges")
     kinds = metadata.get(f"{prefix}.token_type", [NORMAL] * len(tokens))
     require(
-        len(tokens) == vocab_size == len(kinds),
+        isinstance(kinds, list) and len(tokens) == vocab_size == len(kinds),
         f"{prefix}.tokens has {len(tokens)} entries and token_type {len(kinds)}, but the "
         f"embedding has {vocab_size}.",
     )
+    if model == "gpt2":
+        tokenizer = _byte_level(metadata, tokens, kinds)
+    else:
+        scores = metadata.get(f"{prefix}.scores")
+        if not isinstance(scores, list) or len(scores) != len(tokens):
+            raise UserError(f"{prefix}.scores should be {len(tokens)} numbers.")
+        space_first = metadata.get(f"{prefix}.add_space_prefix", True) is True
+        tokenizer = sentencepiece.to_json(tokens, kinds, scores, space_first)
+    return tokenizer, _tokenizer_config(metadata, tokens)
+
+
+def _byte_level(
+    metadata: Mapping[str, Any], tokens: Sequence[str], kinds: Sequence[int]
+) -> dict[str, Any]:
+    pre = metadata.get("tokenizer.ggml.pre", "gpt-2")
+    if pre not in _PATTERNS:
+        hint = did_you_mean(str(pre), _PATTERNS)
+        raise UserError(f"tokenizer.ggml.pre = {pre!r} is not supported.{hint}")
     added = [
         {"id": id, "content": token, "special": True}
         for id, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
@@ -80,21 +99,29 @@ def from_metadata(metadata: Mapping[str, Any], vocab_size: int) -> tuple[dict, d
         for id, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
         if kind != UNUSED
     }
-    tokenizer = {
+    return {
         "added_tokens": added,
         "normalizer": None,
         "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-        "model": {"type": "BPE", "vocab": vocab, "merges": merges},
+        "model": {
+            "type": "BPE",
+            "vocab": vocab,
+            "merges": _strings(metadata, "tokenizer.ggml.merges"),
+        },
     }
+
+
+def _tokenizer_config(metadata: Mapping[str, Any], tokens: Sequence[str]) -> dict[str, Any]:
     config: dict[str, Any] = {"chat_template": metadata.get("tokenizer.chat_template", "")}
     for key, name in (("bos_token_id", "bos_token"), ("eos_token_id", "eos_token")):
-        id = metadata.get(f"{prefix}.{key}")
+        id = metadata.get(f"tokenizer.ggml.{key}")
         if id is not None:
             require(
-                isinstance(id, int) and 0 <= id < vocab_size, f"{prefix}.{key} is {id!r}, no id."
+                isinstance(id, int) and 0 <= id < len(tokens),
+                f"tokenizer.ggml.{key} is {id!r}, no id.",
             )
             config[name] = tokens[id]
-    return tokenizer, config
+    return config
 
 
 def _strings(metadata: Mapping[str, Any], key: str) -> list[str]:

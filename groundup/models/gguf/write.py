@@ -11,9 +11,11 @@ import numpy as np
 
 from groundup.config import UserError
 from groundup.models.decoder import Decoder
+from groundup.models.gguf.architectures import architecture_of, to_metadata
 from groundup.models.gguf.container import import_gguf
-from groundup.models.gguf.names import architecture_of, to_file
-from groundup.models.gguf.vocabulary import to_metadata
+from groundup.models.gguf.names import to_file
+from groundup.models.gguf.rope import rule_metadata
+from groundup.models.gguf.vocabulary import to_metadata as vocabulary_metadata
 from groundup.text.chat import CHAT_TEMPLATE, chat_of
 from groundup.text.tokenizer import Tokenizer
 
@@ -37,8 +39,9 @@ def write_gguf(
     gguf = import_gguf(f"Writing {path}")
     if precision not in PRECISIONS:
         raise UserError(f"GGUF is written as {' or '.join(PRECISIONS)}, not {precision!r}.")
-    architecture = architecture_of(config)
-    vocabulary = to_metadata(tokenizer, config.vocab_size)
+    architecture = architecture_of(config).name
+    facts = to_metadata(config) | rule_metadata(config)
+    vocabulary = vocabulary_metadata(tokenizer, config.vocab_size)
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as temporary:
         part = Path(temporary) / path.name
@@ -48,7 +51,8 @@ def write_gguf(
             gguf.LlamaFileType.MOSTLY_F16 if precision == "f16" else gguf.LlamaFileType.MOSTLY_Q8_0
         )
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        _add_config(writer, model, gguf)
+        for key, value in facts.items():
+            _add(writer, key, value)
         _add_vocabulary(writer, tokenizer, vocabulary)
         for key, tensor in to_file(config, model.state_dict()).items():
             values = tensor.detach().float().cpu().numpy()
@@ -69,24 +73,16 @@ def write_gguf(
         os.replace(part, path)
 
 
-def _add_config(writer, model: Decoder, gguf) -> None:
-    config = model.config
-    attention, positions = config.attention, config.positions
-    writer.add_block_count(config.num_layers)
-    writer.add_context_length(config.context_length)
-    writer.add_embedding_length(config.width)
-    writer.add_feed_forward_length(config.feed_forward.width)
-    writer.add_head_count(attention.num_heads)
-    writer.add_head_count_kv(attention.num_kv_heads)
-    writer.add_key_length(attention.head_width)
-    writer.add_value_length(attention.head_width)
-    writer.add_rope_dimension_count(attention.head_width)
-    writer.add_rope_freq_base(positions.theta)
-    writer.add_layer_norm_rms_eps(config.norm.eps)
-    writer.add_vocab_size(config.vocab_size)
-    if positions.scaling is not None:
-        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
-        writer.add_rope_scaling_factor(positions.scaling.factor)
+def _add(writer, key: str, value: int | float | str | bool) -> None:
+    """A key in the number format that llama.cpp reads it in."""
+    if isinstance(value, bool):
+        writer.add_bool(key, value)
+    elif isinstance(value, int):
+        writer.add_uint32(key, value)
+    elif isinstance(value, float):
+        writer.add_float32(key, value)
+    else:
+        writer.add_string(key, value)
 
 
 def _add_vocabulary(writer, tokenizer: Tokenizer, vocabulary: dict) -> None:
@@ -94,7 +90,12 @@ def _add_vocabulary(writer, tokenizer: Tokenizer, vocabulary: dict) -> None:
     writer.add_tokenizer_pre(vocabulary["pre"])
     writer.add_token_list(vocabulary["tokens"])
     writer.add_token_types(vocabulary["token_type"])
-    writer.add_token_merges(vocabulary["merges"])
+    if vocabulary["model"] == "gpt2":
+        writer.add_token_merges(vocabulary["merges"])
+    else:
+        writer.add_token_scores(vocabulary["scores"])
+        writer.add_add_space_prefix(vocabulary["add_space_prefix"])
+        writer.add_unk_token_id(vocabulary["unknown"])
     special = tokenizer.special
     if "<|bos|>" in special:
         writer.add_bos_token_id(special["<|bos|>"])
