@@ -10,7 +10,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from groundup.models.adapters import bert, t5
+from groundup.models.adapters import t5
 from groundup.models.config import DecoderConfig
 from groundup.models.decoder import Decoder
 from groundup.models.encoder import Encoder
@@ -20,6 +20,7 @@ from groundup.models.encoder_decoder_config import EncoderDecoderConfig
 from groundup.models.huggingface import to_hf_config, to_hf_state
 from groundup.models.image import VisionTransformer
 from groundup.models.image_config import vit
+from groundup.models.kinds import layout_for
 from parity.blocks import torch_layer
 from parity.harness import BOTH, EXACT, Case, Pair, Weights, module_function, random_weights, smooth
 from parity.zoo import ENCODER_DECODERS, ENCODERS, PUBLISHED, VOCABULARY
@@ -51,34 +52,47 @@ def decoder_pair(config: DecoderConfig) -> Pair:
 
 
 def encoder_pair(config: EncoderConfig) -> Pair:
-    """An encoder and its head, with padded rows and two types of text."""
-    fields = bert.to_hf_config(config)
+    """An encoder and its head, with padded rows and, where they are told apart, two types of text.
+
+    Without a head, its vectors, and the summary of a pooler.
+    """
+    layout, fields = layout_for(config)
+    assert layout is not None
     architecture = getattr(transformers, fields["architectures"][0])
-    theirs = architecture(transformers.BertConfig(**fields)).eval()
+    theirs = architecture(transformers.AutoConfig.for_model(**fields)).eval()
     ours = Encoder(config).eval()
     lengths = torch.tensor([LENGTH, 11, 1] * 4)  # rows enough for a mean over one vector for each
     visible = torch.arange(LENGTH) < lengths[:, None]
+    pooled = config.head is None and config.pooler
 
-    def expected(model: nn.Module, ids: Tensor, types: Tensor) -> Tensor:
-        found = model(ids, attention_mask=visible.long(), token_type_ids=types)
+    def expected(model: nn.Module, ids: Tensor, *types: Tensor) -> Tensor:
+        typed = {"token_type_ids": types[0]} if types else {}
+        found = model(ids, attention_mask=visible.long(), **typed)
         if config.head is not None:
-            return found.logits
-        return torch.cat((found.last_hidden_state.flatten(), found.pooler_output.flatten()))
+            return _real(found.logits, visible)
+        vectors = _real(found.last_hidden_state, visible).flatten()
+        return torch.cat((vectors, found.pooler_output.flatten())) if pooled else vectors
 
-    def mine(model: Encoder, ids: Tensor, types: Tensor) -> Tensor:
+    def mine(model: Encoder, ids: Tensor, *types: Tensor) -> Tensor:
         if config.head is not None:
-            return model(ids, visible, types)
-        hidden = model.hidden(ids, visible, types)
-        return torch.cat((hidden.flatten(), model.summary(hidden, visible).flatten()))
+            return _real(model(ids, visible, *types), visible)
+        hidden = model.hidden(ids, visible, *types)
+        vectors = _real(hidden, visible).flatten()
+        return torch.cat((vectors, model.summary(hidden, visible).flatten())) if pooled else vectors
 
-    # Their padding id, 0, gets no gradient.
+    # Their padding id, which BERT has at 0, gets no gradient.
     ids, types = (torch.randint(start, stop, visible.shape) for start, stop in ((1, 131), (0, 2)))
     return Pair(
         ours=module_function(ours, call=mine),
-        theirs=module_function(theirs, lambda w: bert.to_hf_state(config, w), expected),
+        theirs=module_function(theirs, lambda w: layout.to_hf_state(config, w), expected),
         weights=random_weights(ours),
-        inputs=(ids, types),
+        inputs=(ids, types) if config.num_types else (ids,),
     )
+
+
+def _real(output: Tensor, visible: Tensor) -> Tensor:
+    """Without what is said of padding, which nobody reads."""
+    return output * visible[:, :, None] if output.ndim == 3 else output
 
 
 def encoder_decoder_pair(config: EncoderDecoderConfig) -> Pair:
@@ -223,9 +237,8 @@ def cases() -> dict[str, Case]:
         architecture = _architecture(to_hf_config(config))
         found[name] = Case(architecture, partial(decoder_pair, config), dtypes)
     for name, config in ENCODERS.items():
-        if name.startswith("bert"):
-            architecture = _architecture(bert.to_hf_config(config))
-            found[name] = Case(architecture, partial(encoder_pair, config))
+        architecture = _architecture(layout_for(config)[1])
+        found[name] = Case(architecture, partial(encoder_pair, config))
     for name, config in ENCODER_DECODERS.items():
         if name.startswith("t5"):
             dtypes = BOTH if smooth(config.feed_forward) else EXACT

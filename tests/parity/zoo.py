@@ -7,10 +7,10 @@ all (tests/models/test_invariants.py): caches, no look into the future, padding,
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from groundup.models.config import DecoderConfig, ExpertsConfig, NormConfig, PositionsConfig
-from groundup.models.encoder_config import EncoderConfig, HeadConfig, bert, modernbert
+from groundup.models.encoder_config import EncoderConfig, HeadConfig, albert, bert, modernbert
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig, t5, transformer
 from groundup.models.presets import (
     gemma,
@@ -66,7 +66,10 @@ def _biased(config: DecoderConfig, attention: bool, feed_forward: bool) -> Decod
     )
 
 
-def attending(config: DecoderConfig, **changes: Any) -> DecoderConfig:
+Config = TypeVar("Config", DecoderConfig, EncoderConfig)
+
+
+def attending(config: Config, **changes: Any) -> Config:
     """The config with other attention."""
     return replace(config, attention=replace(config.attention, **changes))
 
@@ -166,9 +169,29 @@ HEADS = {
     "-sequence": HeadConfig(kind="sequence", num_classes=5),
     "-token": HeadConfig(kind="token", num_classes=3),
 }
+_ROTARY = _ENCODER | {"num_heads": 3, "width": 42, "num_layers": 4}
+_SCORER = modernbert(**_ROTARY, head=HEADS["-sequence"], window=3)
 ENCODERS: dict[str, EncoderConfig] = {
     **{f"bert{name}": bert(**_ENCODER, head=head) for name, head in HEADS.items()},
-    "modernbert": modernbert(**_ENCODER | {"num_heads": 3, "width": 42}),
+    **{
+        f"albert{name}": albert(**_ENCODER, embedding_width=19, head=head)
+        for name, head in HEADS.items()
+    },
+    "albert-two-groups": replace(albert(**_ENCODER, embedding_width=45), distinct_layers=2),
+    **{
+        f"modernbert{name}": modernbert(**_ROTARY, head=head, window=5)
+        for name, head in HEADS.items()
+    },
+    "modernbert-biases": replace(
+        attending(_SCORER, qkv_bias=True, out_bias=True, windows=(3, 0)),
+        feed_forward=replace(_SCORER.feed_forward, bias=True, activation="silu"),
+        norm=replace(_SCORER.norm, bias=True),
+        head=HeadConfig(kind="sequence", num_classes=5, transform=True),
+        pooling="first",
+    ),
+    "modernbert-without-windows": attending(
+        replace(modernbert(**_ROTARY), positions=PositionsConfig(theta=700.0)), windows=()
+    ),
 }
 
 _PAIR = {
