@@ -256,7 +256,8 @@ def quickstart(words: list[str]) -> None:
     options = _parse(Quickstart, words, "quickstart")
     from groundup.pipeline.quickstart import run
 
-    print(run(progress=_show_step, **vars(options)))
+    with _continuable(advice=""):
+        print(run(progress=_show_step, **vars(options)))
 
 
 def compare(words: list[str]) -> None:
@@ -264,7 +265,8 @@ def compare(words: list[str]) -> None:
     options = _parse(Compare, words, "compare")
     from groundup.pipeline.compare.report import run
 
-    print(run(progress=_show_step, **vars(options)))
+    with _continuable(advice=""):
+        print(run(progress=_show_step, **vars(options)))
 
 
 def doctor(words: list[str]) -> None:
@@ -304,14 +306,14 @@ def _parse(cls: type[Arguments], words: list[str], verb: str) -> Arguments:
 
 
 @contextmanager
-def _continuable() -> Iterator[None]:
-    """A training that a signal stops has saved its state, and says so."""
+def _continuable(advice: str = " Run the same command again to continue.") -> Iterator[None]:
+    """A training that a signal stops says what it saved, and what to do."""
     from groundup.train.signals import Stopped
 
     try:
         yield
     except Stopped as stopped:
-        print(f"{stopped} Run the same command again to continue.", file=sys.stderr)
+        print(f"{stopped}{advice}", file=sys.stderr)
         sys.exit(130 if "SIGINT" in str(stopped) else 143)
 
 

@@ -10,6 +10,8 @@ from groundup.cli import main
 from groundup.config import UserError
 from groundup.device import DeviceConfig, detect
 from groundup.pipeline.quickstart import LESSONS, QuickstartConfig, quickstart
+from groundup.train.signals import Stopped
+from groundup.train.trainer import Trainer
 
 
 def test_the_verb_prints_a_table_and_writes_scores(tmp_path, capsys):
@@ -23,6 +25,17 @@ def test_the_verb_prints_a_table_and_writes_scores(tmp_path, capsys):
     assert list(scores) == list(LESSONS)
     assert scores["encoder"]["accuracy"] >= 0 and scores["decoder"]["exact_match"] >= 0
     assert scores["encoder-decoder"]["seconds"] > 0
+
+
+def test_a_signal_ends_it_with_a_sentence(capsys, monkeypatch):
+    def stop(trainer):
+        raise Stopped("SIGINT", 3, None)
+
+    monkeypatch.setattr(Trainer, "fit", stop)
+    with pytest.raises(SystemExit) as left:
+        main(["quickstart", "--level", "easy", "--steps", "2"])
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "Stopped by SIGINT after step 3; nothing is saved.\n"
 
 
 @pytest.mark.slow
