@@ -185,9 +185,9 @@ class Export:
 @dataclass(frozen=True, kw_only=True)
 class Show:
     topic: str
-    """What about; `groundup show` alone lists the topics."""
+    """What about, or all; `groundup show` alone lists the topics."""
     out: str = ""
-    """Where to save the picture, .png or .svg; empty is TOPIC.png in this folder."""
+    """Where to save the picture, .png or .svg; empty is TOPIC.png in this folder. Of all: where."""
 
 
 @dataclass(frozen=True, kw_only=True)

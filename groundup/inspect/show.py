@@ -10,7 +10,7 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from groundup.config import UserError, did_you_mean
+from groundup.config import UserError, did_you_mean, require
 
 TOPICS = {
     "schedules": "every learning-rate schedule over a run, with warmup, floor and what comes after",
@@ -33,6 +33,8 @@ def show(topic: str, out: str | Path | None = None) -> str:
     Raises UserError, before anything is computed, when there is no such topic, when the picture
     could not be written, or when matplotlib is missing.
     """
+    if topic == "all":
+        return show_all(Path(out or "."))
     if topic not in TOPICS:
         raise UserError(f"There is no topic '{topic}'.{did_you_mean(topic, TOPICS)}")
     from groundup.viz.style import check_picture
@@ -41,6 +43,14 @@ def show(topic: str, out: str | Path | None = None) -> str:
     check_picture(path)
     table = importlib.import_module(f"groundup.inspect.{topic}").show(path)
     return f"{table}\n\nSaved {path}."
+
+
+def show_all(folder: Path) -> str:
+    """Every topic's picture in a folder, as TOPIC.png, and all tables under their names."""
+    require(not folder.is_file(), f"{folder} is a file; name a folder for all the pictures.")
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = (f"# {topic}\n\n{show(topic, folder / f'{topic}.png')}" for topic in TOPICS)
+    return "\n\n".join(parts)
 
 
 def topics() -> str:

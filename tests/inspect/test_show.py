@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -18,7 +19,7 @@ PNG = b"\x89PNG"
 @pytest.mark.parametrize("topic", show.TOPICS)
 def test_every_topic_has_a_module_beside_the_table(topic: str) -> None:
     source = Path(show.__file__).with_name(f"{topic}.py").read_text(encoding="utf-8")
-    assert "\ndef show(out: Path) -> str:" in source
+    assert "\ndef show(out: Path" in source
     assert topic in show.topics()
 
 
@@ -115,3 +116,17 @@ def test_the_cache_changes_no_token(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert (tmp_path / "cache.png").read_bytes().startswith(PNG)
     assert "The same tokens both ways." in text
     assert text.splitlines()[2].split()[0] == "16"
+
+
+def test_all_topics_at_once_have_a_picture_each(tmp_path, monkeypatch):
+    def draw(out: Path) -> str:
+        out.touch()
+        return f"table of {out.stem}"
+
+    topic = SimpleNamespace(show=draw)
+    monkeypatch.setattr(show, "importlib", SimpleNamespace(import_module=lambda name: topic))
+    text = show.show("all", tmp_path / "pictures")
+    assert {path.stem for path in (tmp_path / "pictures").iterdir()} == set(show.TOPICS)
+    assert [line[2:] for line in text.splitlines() if line[:2] == "# "] == list(show.TOPICS)
+    with pytest.raises(UserError, match="is a file"):
+        show.show("all", tmp_path / "pictures" / "masks.png")
