@@ -99,13 +99,13 @@ def check_rotation(attention: AttentionConfig, positions: PositionsConfig) -> No
     width = attention.rotary_width
     turned = positions.turned(width)
     name = "head_width" if attention.latent is None else "latent.rope_width"
-    where = f"attention.{name} {width} is odd"
+    where, choice = f"attention.{name} {width} is odd", f"{width + 1}, or another positions.kind"
     if positions.fraction < 1:
         where = f"positions.fraction {positions.fraction} turns {turned} of {width} channels"
+        choice = f"another, or another attention.{name}"
     require(
         turned > 0 and turned % 2 == 0,
-        f"{where}, but rotary positions turn channels in pairs: choose "
-        + ("another." if positions.fraction < 1 else f"{width + 1}, or another positions.kind."),
+        f"{where}, but rotary positions turn channels in pairs: choose {choice}.",
     )
     require(
         positions.window_theta is None or bool(attention.windows),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from groundup.config import require
+from groundup.models.classic import classic_branches
 from groundup.nn.config import AttentionConfig, FeedForwardConfig, NormConfig, PositionsConfig
 
 
@@ -85,29 +86,21 @@ def transformer(
     Vaswani et al. 2017, arXiv:1706.03762; the default shape is its base model, trained there with
     dropout 0.1 and a vocabulary of about 37,000.
     """
-    require(width % num_heads == 0, f"width {width} does not divide into {num_heads} heads.")
+    heads, network = classic_branches(
+        width,
+        num_heads,
+        activation="relu",
+        feed_forward_width=feed_forward_width,
+        dropout=dropout,
+    )
     return EncoderDecoderConfig(
         vocab_size=vocab_size,
         width=width,
         num_encoder_layers=num_layers,
         num_decoder_layers=num_layers,
         context_length=context_length,
-        attention=AttentionConfig(
-            num_heads=num_heads,
-            num_kv_heads=num_heads,
-            head_width=width // num_heads,
-            qkv_bias=True,
-            out_bias=True,
-            dropout=dropout,
-            out_dropout=dropout,
-        ),
-        feed_forward=FeedForwardConfig(
-            kind="plain",
-            activation="relu",
-            width=feed_forward_width or 4 * width,
-            bias=True,
-            dropout=dropout,
-        ),
+        attention=heads,
+        feed_forward=network,
         norm=NormConfig(kind="layernorm", eps=1e-5, placement="post"),
         positions=PositionsConfig(kind="sinusoidal"),
         start_id=start_id,

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from groundup.config import UserError, did_you_mean, require
+from groundup.models.classic import classic_branches
 from groundup.nn.config import Activation, AttentionConfig, FeedForwardConfig, NormConfig
 
 
@@ -82,7 +83,7 @@ def vit(
     dropout: float = 0.0,
 ) -> ViTConfig:
     """Pre-norm LayerNorm, GELU, biases, learned positions. Dosovitskiy et al., arXiv:2010.11929."""
-    require(width % num_heads == 0, f"width {width} does not divide into {num_heads} heads.")
+    heads, network = classic_branches(width, num_heads, activation="gelu", dropout=dropout)
     return ViTConfig(
         image_size=image_size,
         patch_size=patch_size,
@@ -90,18 +91,8 @@ def vit(
         num_classes=num_classes,
         width=width,
         num_layers=num_layers,
-        attention=AttentionConfig(
-            num_heads=num_heads,
-            num_kv_heads=num_heads,
-            head_width=width // num_heads,
-            qkv_bias=True,
-            out_bias=True,
-            dropout=dropout,
-            out_dropout=dropout,
-        ),
-        feed_forward=FeedForwardConfig(
-            kind="plain", activation="gelu", width=4 * width, bias=True, dropout=dropout
-        ),
+        attention=heads,
+        feed_forward=network,
         pooling=pooling,
         embedding_dropout=dropout,
     )

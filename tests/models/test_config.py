@@ -48,6 +48,13 @@ def test_round_trip_through_toml(config):
             {"attention": AttentionConfig(num_heads=2, num_kv_heads=1, head_width=7)},
             "head_width 7 is odd, but rotary positions turn channels in pairs: choose 8",
         ),
+        (
+            {"positions": PositionsConfig(fraction=0.3)},
+            "fraction 0.3 turns 3 of 10 channels, but rotary positions turn channels in pairs",
+        ),
+        ({"positions": PositionsConfig(window_theta=50.0)}, "no effect without attention.windows"),
+        ({"logit_soft_cap": -1.0}, "logit_soft_cap should be above 0"),
+        ({"distinct_layers": 4}, "distinct_layers should be from 0 to num_layers 3, but is 4"),
     ],
 )
 def test_mistakes_are_named(changes, message):

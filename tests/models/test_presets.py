@@ -1,17 +1,50 @@
-"""The size dial: one number, sensible everything."""
+"""Presets: all by one name and in the same words; and the size dial, sensible everything."""
 
 from __future__ import annotations
 
 import itertools
 
 import pytest
+import torch
 
-from groundup.config import UserError
-from groundup.models.config import num_matmul_weights
+from groundup.config import UserError, from_dict, to_dict
+from groundup.models import presets
+from groundup.models.config import DecoderConfig, num_matmul_weights
+from groundup.models.decoder import Decoder
 from groundup.models.dial import from_depth, learning_rates
 from groundup.models.huggingface import family_of
+from groundup.models.presets import PRESETS
+from parity.zoo import DECODERS
 
+SIZES = {"vocab_size": 131, "width": 64, "num_layers": 7, "num_heads": 4, "context_length": 53}
 DEPTHS = [1, 2, 3, 4, 6, 8, 12, 13, 16, 20, 24, 32]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_take_the_same_words(name):
+    config = PRESETS[name](**SIZES)
+    for field, value in SIZES.items():
+        assert field == "num_heads" or getattr(config, field) == value
+    assert config.attention.num_heads == 4
+    other = PRESETS[name](**SIZES, feed_forward_width=70, dropout=0.1, tie_embeddings=False)
+    assert (other.feed_forward.width, other.feed_forward.dropout) == (70, 0.1)
+    assert (other.attention.dropout, other.embedding_dropout) == (0.1, 0.1)
+    assert not other.tie_embeddings
+    assert from_dict(DecoderConfig, to_dict(config)) == config
+    with torch.device("meta"):
+        model = Decoder(config)
+    assert model.num_parameters() > config.vocab_size * config.width
+    # Every preset is in the module's table, and among what all tests over models go through.
+    family = name.removesuffix("_2025")
+    assert any(entry.split("-")[0] == family.split("_")[0] for entry in DECODERS)
+    assert f"| {family} " in (presets.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma3", "nanochat", "qwen3_moe"])
+def test_heads_of_any_width_and_number(name):
+    config = PRESETS[name](**SIZES, num_kv_heads=2, head_width=10, theta=77.0)
+    heads = config.attention
+    assert (heads.num_kv_heads, heads.head_width, config.positions.theta) == (2, 10, 77.0)
 
 
 @pytest.mark.parametrize("depth", DEPTHS)

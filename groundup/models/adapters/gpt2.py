@@ -17,13 +17,8 @@ from groundup.models.adapters.base import (
     rename,
     whole_number,
 )
-from groundup.models.config import (
-    AttentionConfig,
-    DecoderConfig,
-    FeedForwardConfig,
-    NormConfig,
-    PositionsConfig,
-)
+from groundup.models.classic import classic_branches
+from groundup.models.config import DecoderConfig, NormConfig, PositionsConfig
 
 
 class GPT2Adapter(Adapter):
@@ -79,30 +74,23 @@ class GPT2Adapter(Adapter):
         only(data, "scale_attn_weights", True, None)
         only(data, "scale_attn_by_inverse_layer_idx", False, None)
         only(data, "add_cross_attention", False, None)
-        width, num_heads = whole_number(data, "n_embd"), whole_number(data, "n_head")
-        dropout = float(data.get("resid_pdrop", 0.1))
+        width, dropout = whole_number(data, "n_embd"), float(data.get("resid_pdrop", 0.1))
+        heads, network = classic_branches(
+            width,
+            whole_number(data, "n_head"),
+            activation=activation(data, "activation_function", "gelu_new"),
+            feed_forward_width=data.get("n_inner"),
+            dropout=dropout,
+            attention_dropout=float(data.get("attn_pdrop", 0.1)),
+        )
         return DecoderConfig(
             vocab_size=whole_number(data, "vocab_size"),
             width=width,
             num_layers=whole_number(data, "n_layer"),
             context_length=whole_number(data, "n_positions"),
-            attention=AttentionConfig(
-                num_heads=num_heads,
-                num_kv_heads=num_heads,
-                head_width=width // num_heads,
-                qkv_bias=True,
-                out_bias=True,
-                dropout=float(data.get("attn_pdrop", 0.1)),
-                out_dropout=dropout,
-            ),
+            attention=heads,
             positions=PositionsConfig(kind="learned"),
-            feed_forward=FeedForwardConfig(
-                kind="plain",
-                activation=activation(data, "activation_function", "gelu_new"),
-                width=data.get("n_inner") or 4 * width,
-                bias=True,
-                dropout=dropout,
-            ),
+            feed_forward=network,
             norm=NormConfig(kind="layernorm", eps=float(data.get("layer_norm_epsilon", 1e-5))),
             tie_embeddings=bool(data.get("tie_word_embeddings", True)),
             embedding_dropout=float(data.get("embd_pdrop", 0.1)),
