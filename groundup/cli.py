@@ -248,7 +248,7 @@ def show(words: list[str]) -> None:
         print(topics())
         return
     options = _parse(Show, words, "show")
-    print(run(options.topic, options.out))
+    print(run(options.topic, options.out, options.model, options.text))
 
 
 def quickstart(words: list[str]) -> None:

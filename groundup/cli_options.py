@@ -188,6 +188,10 @@ class Show:
     """What about, or all; `groundup show` alone lists the topics."""
     out: str = ""
     """Where to save the picture, .png or .svg; empty is TOPIC.png in this folder. Of all: where."""
+    model: str = ""
+    """For patterns: whose; empty trains a small model for it."""
+    text: str = ""
+    """For patterns: what that model reads."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,6 +19,7 @@ TOPICS = {
     "gradients": "what reaches the blocks of a deep decoder, by where its norms stand (a minute)",
     "masks": "who sees whom in attention: windows, prefixes, documents, sparse patterns",
     "attention": "time and memory by length: written out, tiled, fused, windowed (half a minute)",
+    "patterns": "where heads look, and what they are good for: of a model, or one trained now",
     "positions": "how a model is told where a token stands, and what that does to attention",
     "exposure": "what a model does with its own mistakes, and scheduled sampling (a minute)",
     "sizes": "known models from small to very large, and where their parameters are",
@@ -27,8 +28,10 @@ TOPICS = {
 """Topic, which is also the module's name, and one line about it."""
 
 
-def show(topic: str, out: str | Path | None = None) -> str:
+def show(topic: str, out: str | Path | None = None, model: str = "", text: str = "") -> str:
     """Save the topic's picture to `out` (default: TOPIC.png here) and return its table.
+
+    `model` and `text` are for patterns: whose, and what it reads.
 
     Raises UserError, before anything is computed, when there is no such topic, when the picture
     could not be written, or when matplotlib is missing.
@@ -37,11 +40,15 @@ def show(topic: str, out: str | Path | None = None) -> str:
         return show_all(Path(out or "."))
     if topic not in TOPICS:
         raise UserError(f"There is no topic '{topic}'.{did_you_mean(topic, TOPICS)}")
+    given = {name: value for name, value in (("model", model), ("text", text)) if value}
+    require(
+        not given or topic == "patterns", "--model and --text are for patterns; leave them out."
+    )
     from groundup.viz.style import check_picture
 
     path = Path(out or f"{topic}.png")
     check_picture(path)
-    table = importlib.import_module(f"groundup.inspect.{topic}").show(path)
+    table = importlib.import_module(f"groundup.inspect.{topic}").show(path, **given)
     return f"{table}\n\nSaved {path}."
 
 
@@ -57,7 +64,7 @@ def topics() -> str:
     """All topics, a line each."""
     width = max(map(len, TOPICS))
     lines = (f"  {topic:<{width}}  {about}" for topic, about in TOPICS.items())
-    return "\n".join(["groundup show TOPIC [--out FILE]", *lines])
+    return "\n".join(["groundup show TOPIC [--out FILE] [--model MODEL] [--text TEXT]", *lines])
 
 
 def grid(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
