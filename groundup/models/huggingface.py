@@ -77,11 +77,6 @@ def from_hf_config(data: Mapping[str, Any]) -> DecoderConfig:
     """Our config from a parsed `config.json`. Raises UserError naming what we cannot express."""
     family = data.get("model_type")
     if family not in ADAPTERS:
-        if family == "bert":
-            raise UserError(
-                "This model is an encoder (BERT): it reads texts and writes none. "
-                "`groundup embed` turns texts into vectors with it."
-            )
         hint = did_you_mean(str(family), ADAPTERS)
         raise UserError(f"Unknown architecture: config.json says model_type = {family!r}.{hint}")
     only(data, "quantization_config", None)

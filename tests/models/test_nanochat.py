@@ -15,6 +15,9 @@ from groundup.models.config import DecoderConfig, flops_per_token, num_matmul_we
 from groundup.models.decoder import Decoder
 from groundup.models.presets import llama, nanochat
 from groundup.nn.config import LatentConfig, TokenValuesConfig
+from groundup.optim.build import build_optimizer
+from groundup.optim.config import OptimizerConfig
+from groundup.optim.groups import parameter_kinds
 
 SHAPE = {
     "vocab_size": 131,
@@ -154,3 +157,36 @@ def test_what_cannot_be_is_named() -> None:
             replace(PLAIN, **changes)
     with pytest.raises(UserError, match="limit"):
         TokenValuesConfig(limit=0.0)
+
+
+def test_it_trains_as_any_other() -> None:
+    """By Muon and AdamW, each parameter in its group; recomputing changes no gradient."""
+    model = Decoder(CONFIG).train()
+    kinds = parameter_kinds(model)
+    assert kinds["token_values.0.table.weight"] == "embedding"
+    assert kinds["token_values.0.gate.weight"] == "matrix"
+    assert kinds["stream_scales"] == kinds["first_scales"] == "vector"
+    optimizer = build_optimizer(model, OptimizerConfig(kind="muon"))
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    ids, losses, gradients = torch.randint(0, 131, (4, 20)), [], []
+    for model.checkpointing in (1, 0) + 25 * (0,):
+        logits = model(ids[:, :-1])
+        loss = F.cross_entropy(logits.flatten(0, 1), ids[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        if len(gradients) < 2:
+            gradients.append([parameter.grad.clone() for parameter in model.parameters()])  # type: ignore[union-attr]
+        if model.checkpointing == 0:
+            optimizer.step()
+        losses.append(loss.item())
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
+    assert losses[-1] < 0.7 * losses[0]
+    assert not any(torch.equal(start[name], now) for name, now in model.state_dict().items())
+
+
+def test_a_step_of_it_is_one_graph() -> None:
+    """Nothing in Python breaks it, so that torch.compile can take it whole."""
+    model = Decoder(CONFIG).train()
+    ids, documents = torch.randint(0, 131, (2, 37)), (torch.arange(37) // 9).expand(2, -1)
+    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(ids, documents=documents), model(ids, documents=documents))
