@@ -134,7 +134,7 @@ SIZES = {
     "news": (1859, 208),
     "tags": (50051, 5556),
     "translate": (20910, 2320),
-    "translate-it": (77331, 8607),
+    "translate-it": (77343, 8604),
     "titles": (26426, 2880),
     "pronounce": (112220, 11855),
     "characters": (713, 70),
