@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import torch
 
 DTYPES = ("float32", "bfloat16", "float16")
+AttentionKernel = Literal["auto", "sdpa", "flex", "eager"]
 # Peak dense bf16/fp16 tensor-core TFLOP/s by device name, from NVIDIA's data sheets (no sparsity).
 _GPU_TFLOPS = {
     "B200": 2250.0, "H200": 989.0, "H100": 989.0, "A100": 312.0, "L40S": 362.0, "L4": 121.0,
@@ -44,6 +45,9 @@ class DeviceConfig:
     """torch.compile the training step."""
     threads: int = 0
     """CPU threads; 0 takes all cores this process may use."""
+    attention: AttentionKernel = "auto"
+    """What computes attention: "sdpa" is torch's fused kernel, "flex" is FlexAttention, which skips
+    what nobody sees and needs a GPU, "eager" writes all scores out; auto takes the first it can."""
     deterministic: bool = True
     """Take the algorithms whose result is the same in every run, where torch has them for this
     device; it warns where it has none."""
@@ -115,6 +119,10 @@ def detect(config: DeviceConfig | None = None, local_rank: int = 0) -> Policy:
     if config.compile == "on":
         require(can_compile, "device.compile = 'on' needs a C++ compiler (apt install g++).")
     compile_step = config.compile == "on" or (config.compile == "auto" and can_compile)
+    require(
+        config.attention != "flex" or kind == "cuda",
+        f"device.attention = 'flex' needs a GPU that CUDA runs on, not {kind}; choose auto.",
+    )
     if config.deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True, warn_only=True)

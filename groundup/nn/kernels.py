@@ -12,7 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
+from groundup.config import require
 from groundup.nn.config import AttentionConfig
+from groundup.nn.kernel_choice import chosen_kernel
 from groundup.nn.masks import Plan
 
 
@@ -50,13 +52,20 @@ def attend(
     Scores are multiplied by `scale`, 1/√E when left out, and then bent below `soft_cap`; `sinks`
     (H,) are scores of a key without a value. A query that may see nothing gets zeros.
 
-    FlexAttention runs what has been planned for it. Of the rest, torch's own kernel knows neither
-    cap nor sinks: with them, all scores are written out.
+    FlexAttention runs what has been planned for it. Of the rest, torch's fused kernel knows neither
+    cap nor sinks: with them, all scores are written out. `use_kernel` chooses otherwise.
     """
-    if mask.blocks is not None:
-        assert not dropout, "FlexAttention has no dropout"
+    kernel = chosen_kernel()
+    if mask.blocks is not None or kernel == "flex":
+        require(not dropout, "FlexAttention has no dropout: set attention.dropout to 0.")
         return _flex_attention(query, key, value, mask, scale, soft_cap, sinks)
-    if soft_cap is not None or sinks is not None:
+    fused = soft_cap is None and sinks is None
+    require(
+        fused or kernel != "sdpa",
+        "torch's fused kernel knows neither attention.soft_cap nor attention.sinks; let "
+        'device.attention be "auto".',
+    )
+    if kernel == "eager" or not fused:
         seen = mask.spelled_out(query.shape[2], key.shape[2], query.device)
         scores = attention_scores(query, key, *seen, scale, soft_cap)
         return mix(F.dropout(attention_weights(scores, sinks), dropout), value)
@@ -147,7 +156,7 @@ def _flex_attention(
         query,
         key,
         value,
-        score_mod=None if soft_cap is None else _capped(soft_cap),
+        score_mod=_score_change(query, key, mask, soft_cap),
         block_mask=mask.blocks,
         scale=scale,
         enable_gqa=query.shape[1] != key.shape[1],
@@ -160,9 +169,24 @@ def _flex_attention(
     return mixed * torch.sigmoid(auxiliary.lse - sinks[:, None]).unsqueeze(-1).to(mixed.dtype)
 
 
-def _capped(soft_cap: float) -> Callable[..., Tensor]:
+def _score_change(
+    query: Tensor, key: Tensor, mask: Plan, soft_cap: float | None
+) -> Callable[..., Tensor] | None:
+    """What FlexAttention does to a score at a place: bend it, add to it, hide it."""
+    visible, added = None, mask.dense
+    if mask.blocks is None and (mask.is_causal or mask.dense is not None):
+        visible, added = mask.spelled_out(query.shape[2], key.shape[2], query.device)
+    if soft_cap is None and visible is None and added is None:
+        return None
+    shape = (*query.shape[:3], key.shape[2])
+    visible, added = (None if x is None else x.expand(shape) for x in (visible, added))
+
     def change(score: Tensor, *place: Tensor) -> Tensor:
-        return soft_cap * torch.tanh(score / soft_cap)
+        if soft_cap is not None:
+            score = soft_cap * torch.tanh(score / soft_cap)
+        if added is not None:
+            score = score + added[place]
+        return score if visible is None else torch.where(visible[place], score, -math.inf)
 
     return change
 

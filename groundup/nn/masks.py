@@ -26,6 +26,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
 
 from groundup.config import require
+from groundup.nn.kernel_choice import chosen_kernel
 
 
 class Rule:
@@ -164,7 +165,8 @@ class Plan(NamedTuple):
 
     is_causal: bool
     dense: Tensor | None
-    """(B or 1, 1 or H, T, S): bool, True = visible; or numbers added to the scores, -inf = not."""
+    """(B or 1, 1 or H, T, S): bool, True = visible; or numbers added to the scores, -inf = not.
+    Beside blocks, which say what is visible: None, or numbers added to the scores."""
     blocks: BlockMask | None = None
 
     def spelled_out(
@@ -176,7 +178,7 @@ class Plan(NamedTuple):
         """
         if self.blocks is not None:
             rows, rule = self.blocks.shape[0], self.blocks.mask_mod
-            return create_mask(rule, rows, 1, num_queries, num_keys, str(device)), None
+            return create_mask(rule, rows, 1, num_queries, num_keys, str(device)), self.dense
         if self.is_causal:
             return dense(Causal(), num_queries, num_keys, device), None
         if self.dense is None:
@@ -200,6 +202,8 @@ def plan(
     SDPA's `is_causal` aligns the two sequences at their starts, which is wrong with a cache; it is
     used only where both have the same length. A single query under `Causal` sees every key.
     """
+    if chosen_kernel() == "flex":
+        return flex_plan(rule, num_queries, num_keys, device, bias)
     if bias is not None:
         visible = dense(rule, num_queries, num_keys, device)[:, None]
         return Plan(False, torch.where(visible, bias, -torch.inf))
@@ -211,7 +215,13 @@ def plan(
     return Plan(bool(parts) and num_queries == num_keys != 1, None)
 
 
-def flex_plan(rule: Rule, num_queries: int, num_keys: int, device: torch.device) -> Plan:
+def flex_plan(
+    rule: Rule,
+    num_queries: int,
+    num_keys: int,
+    device: torch.device,
+    bias: Tensor | None = None,
+) -> Plan:
     """The same for FlexAttention, which skips whole blocks that nobody sees: for GPUs.
 
     Equal to `plan` on a CPU, where it runs uncompiled and saves nothing. Not yet run on a GPU.
@@ -224,7 +234,7 @@ def flex_plan(rule: Rule, num_queries: int, num_keys: int, device: torch.device)
 
     rows = rule.rows if rule.rows > 1 else None
     blocks = create_block_mask(visible, rows, None, num_queries, num_keys, device=str(device))
-    return Plan(False, None, blocks)
+    return Plan(False, bias, blocks)
 
 
 def dense(rule: Rule, num_queries: int, num_keys: int, device: torch.device) -> Tensor:

@@ -15,6 +15,7 @@ from groundup.config import UserError, from_dict, to_toml
 from groundup.data.shards import Shards
 from groundup.device import Policy, available_cores, cpu_name, detect, roof_gflops
 from groundup.files import atomic_write, read_json, write_json
+from groundup.nn.kernel_choice import use_kernel
 from groundup.parallel.world import World, join_world, local_rank
 from groundup.pipeline.console import Console
 from groundup.pipeline.lock import locked
@@ -105,7 +106,11 @@ def speedrun(config: RunConfig, folder: Path) -> Path:
 def open_run(config: RunConfig, folder: Path) -> Iterator[Run]:
     """Open (or create) a run folder under `config`, in as many processes as torchrun started."""
     policy = detect(config.device, local_rank())
-    with join_world(policy.device) as world, _claimed(folder, config, world):
+    with (
+        use_kernel(config.device.attention),
+        join_world(policy.device) as world,
+        _claimed(folder, config, world),
+    ):
         policy = _settled_policy(folder, policy, config, world)
         with Console(quiet=not world.is_main) as console:
             console.headline(config.name, policy.describe(), folder)
