@@ -167,10 +167,10 @@ def spm() -> LibraryTokenizer:
     names = ["<unk>", "<s>", "</s>", *(f"<0x{value:02X}>" for value in range(256))]
     trainer = trainers.BpeTrainer(vocab_size=420, special_tokens=names, show_progress=False)
     library.train_from_iterator([word for line in [TEXT] * 3 for word in line.split()], trainer)
-    library.add_tokens([AddedToken("<tab>", normalized=False)])
+    library.add_tokens([AddedToken("<tab>", normalized=False), AddedToken("▁▁", normalized=False)])
     vocab = sorted(library.get_vocab().items(), key=lambda item: item[1])
     tokens = [token for token, _ in vocab]
-    kinds = [2, 3, 3, *[6] * 256, *[1] * (len(tokens) - 260), 4]
+    kinds = [2, 3, 3, *[6] * 256, *[1] * (len(tokens) - 261), 4, 4]
     scores = [-float(id) for _, id in vocab]
     data = to_json(tokens, kinds, scores, space_first=True)
     tokenizer = LibraryTokenizer(data, config={"bos_token": "<s>", "eos_token": "</s>"})
@@ -197,6 +197,7 @@ def test_a_sentencepiece_vocabulary_keeps_its_ids(spm: LibraryTokenizer, tmp_pat
         assert back.encode(text) == spm.encode(text)
         if "<tab>" not in text:  # what follows it is encoded as if a space stood before
             assert back.decode(back.encode(text)) == text
+    assert spm.token_bytes()[spm.encode("a  b")].max() == 2  # two spaces are one token
     assert spm.special["<s>"] == 1 and len(spm.encode("the stones")) < 8
     metadata = GGUFFile(tmp_path / "m.gguf").metadata
     assert metadata["tokenizer.ggml.model"] == "llama"

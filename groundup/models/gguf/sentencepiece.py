@@ -80,7 +80,7 @@ def to_json(
     joined = [
         (-scores[id], id, len(pair[0]), pair)
         for id, (token, kind) in enumerate(zip(tokens, kinds, strict=True))
-        if kind == NORMAL
+        if kind in (NORMAL, USER_DEFINED)  # runs of spaces, in Gemma's, are found by joining too
         for pair in _splits(token, vocab)
     ]
     off = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
