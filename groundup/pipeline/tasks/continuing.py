@@ -17,7 +17,6 @@ from groundup.infer.beam import greedy_batch
 from groundup.infer.generate import evaluating
 from groundup.models.encoder_config import HeadConfig
 from groundup.models.recurrent import RecurrentModel
-from groundup.models.recurrent import generate as read_on
 from groundup.pipeline.tasks import rows
 from groundup.pipeline.tasks.learner import Learner, Lesson
 from groundup.pipeline.tasks.shapes import Needs
@@ -114,17 +113,13 @@ class Continuer(StreamLearner):
         with evaluating(self.model):
             for example in examples:
                 prompt = [self.words.special[self.opening]]
-                prompt += self.words.encode(example.target[:SHOWN])[: self.length]
+                prompt += self.words.encode(example.target[:SHOWN])[:SHOWN]
                 answers.append(self.words.decode(self.write(prompt))[:SHOWN])
         return answers
 
     def write(self, prompt: list[int]) -> list[int]:
         """The likeliest tokens after the prompt."""
-        if isinstance(self.model, RecurrentModel):
-            ids = torch.tensor([prompt], device=self.device)
-            return read_on(self.model, ids, SHOWN, temperature=0)[0].tolist()
-        room = self.model.config.context_length - len(prompt)
-        return greedy_batch(self.model, [prompt], max_tokens=min(SHOWN, room))[0]
+        return greedy_batch(self.model, [prompt], max_tokens=SHOWN)[0]
 
 
 class Masker(StreamLearner):

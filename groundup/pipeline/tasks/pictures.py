@@ -11,8 +11,8 @@ from groundup.config import require
 from groundup.data.batch import Batch
 from groundup.data.examples import Example, pixels
 from groundup.data.ragged import ImageLoader, RaggedLoader, Row, normalized
+from groundup.infer.beam import greedy_batch
 from groundup.infer.generate import evaluating
-from groundup.models.vision_language import insert
 from groundup.pipeline.tasks import rows
 from groundup.pipeline.tasks.learner import Learner, Lesson, in_groups, judge
 from groundup.pipeline.tasks.shapes import MOST_PATCHES, Needs, patch_size
@@ -100,20 +100,14 @@ class Captioner(Learner):
     @torch.no_grad()
     def write(self, examples: Sequence[Example]) -> list[list[int]]:
         """The likeliest caption of each image, token by token."""
-        model, decoder = self.model, self.model.decoder
         images = torch.from_numpy(normalized(pixels(examples))).to(self.device)
-        prompt = rows.picture(self.lesson.words, self.places)
-        ids = torch.tensor([prompt] * len(examples), device=self.device)
-        places = ids == model.config.image_id
-        vectors = insert(decoder.embedding(ids), places, model.image_vectors(images))
-        cache = decoder.new_cache(len(ids), len(prompt) + self.longest_answer)
-        hidden, written = decoder.hidden(ids, cache=cache, vectors=vectors), []
-        for _ in range(self.longest_answer):
-            ids = decoder.logits(hidden[:, -1:]).argmax(-1)
-            written.append(ids)
-            hidden = decoder.hidden(ids, cache=cache)
-        replies = torch.cat(written, 1).tolist()
-        return [r[: r.index(self.end)] if self.end in r else r for r in replies]
+        prompts = [rows.picture(self.lesson.words, self.places)] * len(examples)
+        return greedy_batch(
+            self.model.given(images),
+            prompts,
+            max_tokens=self.longest_answer,
+            stop_ids=[self.end],
+        )
 
     def pose(self, example: Example) -> tuple[str, str]:
         return "(image)", example.target

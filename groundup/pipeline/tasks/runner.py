@@ -52,6 +52,8 @@ from groundup.train.pace import measure_pace, steps_within
 from groundup.train.trainer import Hooks, Trainer
 
 NUM_SAMPLES = 5
+SCORED_CHARACTERS = 2000
+"""Of each text that is to be continued, at most."""
 CHECKPOINT_MINUTES = 0.5
 MEASURE_SECONDS, MEASURE_SHARE = 5.0, 0.05
 """How long steps are timed before their number is planned: that share of the time, at most."""
@@ -111,7 +113,7 @@ def _work(
     task: Task, family: str, settings: TaskSettings, folder: Path, data: TaskData, console: Console
 ) -> TaskOutcome:
     policy = detect(DeviceConfig(dtype="float32", compile="off"))
-    heldout = _drawn(data.heldout, settings)
+    heldout = _drawn(task, data.heldout, settings)
     require(len(data.train) > 0 < len(heldout), f"The task {task.name!r} has no examples.")
     tokenizer = _tokenizer(task, family, data.train, settings, folder)
     seed_everything(settings.seed)
@@ -177,10 +179,13 @@ def _claim(folder: Path, task: Task, family: str, settings: TaskSettings) -> Non
     )
 
 
-def _drawn(examples: Sequence[Example], settings: TaskSettings) -> list[Example]:
+def _drawn(task: Task, examples: Sequence[Example], settings: TaskSettings) -> list[Example]:
     """Some of the examples, spread over all of them, in an order of the seed's."""
     order = np.random.default_rng(settings.seed).permutation(len(examples))
-    return [examples[i] for i in order[: settings.test_examples]]
+    drawn = [examples[i] for i in order[: settings.test_examples]]
+    if task.kind != "continue":
+        return drawn
+    return [dataclasses.replace(e, target=e.target[:SCORED_CHARACTERS]) for e in drawn]
 
 
 def _tokenizer(
@@ -192,7 +197,9 @@ def _tokenizer(
     path = folder / "tokenizer"
     if not (path / "tokenizer.json").exists():
         assert settings.tokenizer is not None
-        config = TokenizerConfig(kind=settings.tokenizer, vocab_size=settings.vocab_size)
+        config = TokenizerConfig(
+            kind=settings.tokenizer, vocab_size=settings.vocab_size, pattern="digits"
+        )
         tokenizer = train_tokenizer(config, rows.texts(train))
         if family == "vlm":
             tokenizer = rows.with_special(tokenizer, [rows.IMAGE])

@@ -15,14 +15,15 @@ from groundup.data.ragged import Row
 from groundup.infer.beam import greedy_batch
 from groundup.infer.generate import evaluating
 from groundup.models.encoder_config import HeadConfig
-from groundup.models.recurrent import RecurrentModel
-from groundup.models.recurrent import generate as read_on
 from groundup.pipeline.tasks import rows
 from groundup.pipeline.tasks.learner import TOKENS_AT_ONCE, Learner, Lesson, by_length, in_groups
 from groundup.pipeline.tasks.learner import judge as judge_written
 from groundup.pipeline.tasks.shapes import Needs
 from groundup.train.objectives import NextTokenLoss
 from groundup.train.objectives_encoder import LabelLoss, SequenceToSequenceLoss
+
+MARKS = 16
+"""Room in a row for what stands around source and answer."""
 
 
 class Writer(Learner):
@@ -32,26 +33,34 @@ class Writer(Learner):
         super().__init__(lesson)
         examples, words = lesson.data.train, lesson.words
         self.end = words.special["<|end|>"]
-        targets = [len(words.encode(example.target)) for example in examples]
-        self.longest_answer = max(targets) + 1
-        self.longest_source = max(8, self.settings.length - self.longest_answer - 4)
+        longest = max(len(words.encode(example.target)) for example in examples)
+        self.longest_answer = min(longest, self.settings.length // 2) + 1
+        self.longest_source = self.room()
         self.loader = self.ragged(examples, self.as_rows(examples))
         self.model = self.build(self.needs())
         self.loss = self.objective()
 
+    def room(self) -> int:
+        """Tokens of a source, for which an answer leaves room in the row."""
+        return self.settings.length - self.longest_answer
+
     def needs(self) -> Needs:
-        # Held-out chats may be longer than those of training by an answer.
-        length = self.loader.length + self.longest_answer + 8
-        return Needs(vocab_size=self.lesson.words.vocab_size, context_length=length)
+        words = self.lesson.words
+        return Needs(
+            vocab_size=words.vocab_size,
+            context_length=self.settings.length + MARKS,
+            start_id=words.special["<|bos|>"],
+        )
 
     def objective(self) -> torch.nn.Module:
         return NextTokenLoss(self.model)
 
     def as_rows(self, examples: Sequence[Example]) -> list[Row]:
         """A row for each example."""
-        words = self.lesson.words
+        words, most = self.lesson.words, self.longest_answer - 1
         return [
-            rows.conversation(words, self.source(example), example.target) for example in examples
+            rows.conversation(words, self.source(example), rows.cut(words, example.target, most))
+            for example in examples
         ]
 
     def source(self, example: Example) -> str:
@@ -59,10 +68,7 @@ class Writer(Learner):
         return rows.cut(self.lesson.words, example.source, self.longest_source)
 
     def batches(self, examples: Sequence[Example]) -> Iterator[Batch]:
-        limit = self.loader.length + self.longest_answer
-        return by_length(
-            self.ragged(examples, [(a[:limit], b[:limit]) for a, b in self.as_rows(examples)])
-        )
+        return by_length(self.ragged(examples, self.as_rows(examples)))
 
     def score(self, examples: Sequence[Example]) -> dict[str, float]:
         expected = [example.target for example in examples]
@@ -77,30 +83,16 @@ class Writer(Learner):
 
     def write(self, prompts: list[list[int]]) -> list[list[int]]:
         """Prompts of one length -> the likeliest answers, without their ends."""
-        if isinstance(self.model, RecurrentModel):
-            ids = torch.tensor(prompts, device=self.device)
-            replies = read_on(self.model, ids, self.longest_answer, temperature=0).tolist()
-            return [self.until_end(reply) for reply in replies]
         return greedy_batch(
             self.model, prompts, max_tokens=self.longest_answer, stop_ids=[self.end]
         )
-
-    def until_end(self, reply: list[int]) -> list[int]:
-        """What comes before the end."""
-        return reply[: reply.index(self.end)] if self.end in reply else reply
 
 
 class Translator(Writer):
     """An encoder-decoder: reads the source, writes the target."""
 
-    def needs(self) -> Needs:
-        length = max(self.loader.lengths.max(), self.longest_answer) + 8
-        words = self.lesson.words
-        return Needs(
-            vocab_size=words.vocab_size,
-            context_length=int(length),
-            start_id=words.special["<|bos|>"],
-        )
+    def room(self) -> int:
+        return self.settings.length  # source and target are rows of their own
 
     def objective(self) -> torch.nn.Module:
         return SequenceToSequenceLoss(self.model, self.lesson.words.special["<|bos|>"])
