@@ -87,6 +87,17 @@ def test_gradients_are_the_same_written_out(name):
         torch.testing.assert_close(ours / scale, theirs / scale, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("name", ["llama", "capped", "sinks"])
+def test_the_choice_leaves_a_model_in_one_graph(name):
+    model, ids = _sharpened(Decoder(DECODERS[name])), _ids()
+    torch.compiler.reset()
+    compiled = torch.compile(model, backend="eager", fullgraph=True)
+    torch.testing.assert_close(compiled(ids), model(ids))
+    with use_kernel("eager"):  # it is traced anew, and not what it was traced as before
+        assert torch.equal(compiled(ids), model(ids))
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("kernel", ["eager", "flex"])
 def test_encoders_with_padding_and_both_sides_of_an_encoder_decoder_compute_the_same(kernel):
