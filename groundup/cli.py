@@ -5,20 +5,20 @@ Verbs import what they need when they are called, so that `groundup --help` answ
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from groundup import __version__
 from groundup.cli_options import (
     EXAMPLES,
     HELP,
     Chat,
+    Classify,
     Compare,
     Data,
     DataShow,
@@ -37,7 +37,6 @@ from groundup.cli_options import (
     take_option,
 )
 from groundup.config import UserError, did_you_mean
-from groundup.infer.config import SamplingConfig
 
 Arguments = TypeVar("Arguments")
 
@@ -109,36 +108,27 @@ def train(words: list[str]) -> None:
 def chat(words: list[str]) -> None:
     """talk to a model in the terminal"""
     options = _parse(Chat, words, "chat")
+    from groundup.infer.load import load_for
     from groundup.serve.terminal import chat as run
 
-    model, tokenizer, _ = _load(options.model)
+    (model, tokenizer, *_), _ = load_for("chat", options.model)
     name = Path(options.model).name
     run(model, tokenizer, options.sampling, prompt=options.prompt, system=options.system, name=name)
 
 
 def generate(words: list[str]) -> None:
-    """let a model continue a text"""
+    """let a model continue a text, answer one, or write about a picture"""
     options = _parse(Generate, words, "generate")
-    from groundup.infer.generate import complete_many
-    from groundup.infer.generate import generate as stream
+    from groundup.infer.load import load_for
+    from groundup.infer.prompts import request, write
     from groundup.serve.wrap import printable, use_utf8
-    from groundup.text.tokenizer import opening
 
-    sampling = options.sampling
-    if options.greedy:
-        if sampling.temperature != SamplingConfig().temperature:
-            raise UserError("--greedy means --temperature 0: give one of the two.")
-        sampling = dataclasses.replace(sampling, temperature=0.0)
-    model, tokenizer, _ = _load(options.model, text=True)
-    ids = [*opening(tokenizer), *tokenizer.encode(options.prompt)]
+    sampling = options.settings
+    loaded, _ = load_for("generate", options.model, text=True)
+    asked = request(loaded, options.prompt, options.image)
     use_utf8(sys.stdout)
-    if options.samples != 1:
-        replies = complete_many(model, tokenizer, ids, sampling, options.samples)
-        print("\n\n".join(options.prompt + printable(reply.text) for reply in replies))
-        return
-    print(options.prompt, end="", flush=True)
-    for piece in stream(model, tokenizer, ids, sampling):
-        print(printable(piece.text), end="", flush=True)
+    for text in write(asked, sampling, options.samples, options.beams):
+        print(printable(text), end="", flush=True)
     print()
 
 
@@ -148,8 +138,9 @@ def score(words: list[str]) -> None:
     if not options.text:
         raise UserError("Name the text to score: groundup score MODEL --text FILE")
     from groundup.eval.bpb import score_text_file
+    from groundup.infer.load import load_for
 
-    model, tokenizer, policy = _load(options.model, text=True)
+    (model, tokenizer, *_), policy = load_for("score", options.model, text=True)
     result = score_text_file(model, tokenizer, options.text, policy, options.length)
     print(json.dumps(result.as_dict()))
 
@@ -165,13 +156,26 @@ def embed(words: list[str]) -> None:
         print(json.dumps(vector))
 
 
+def classify(words: list[str]) -> None:
+    """the class of each line of a text or of a picture, or of each word, as JSON"""
+    options = _parse(Classify, words, "classify")
+    from groundup.infer.classify import Classifier, verdicts
+    from groundup.infer.load import load_for
+
+    loaded, _ = load_for("classify", options.model)
+    classifier = Classifier(loaded, options.model)
+    for verdict in verdicts(classifier, options.text, options.prompt, options.image):
+        print(json.dumps(verdict, ensure_ascii=False))
+
+
 def inspect(words: list[str]) -> None:
     """the parts of a model, their sizes and costs"""
     options = _parse(Inspect, words, "inspect")
+    from groundup.infer.load import load_for
     from groundup.models.summary import table
 
-    model, _, _ = _load(options.model)
-    print(table(model))
+    loaded, _ = load_for("inspect", options.model)
+    print(table(loaded.model))
 
 
 def view(words: list[str]) -> None:
@@ -286,7 +290,7 @@ def doctor(words: list[str]) -> None:
 VERBS: dict[str, Callable[[list[str]], None]] = {
     verb.__name__: verb
     for verb in (
-        *(speedrun, train, chat, generate, score, embed, inspect, view, tokens),
+        *(speedrun, train, chat, generate, score, embed, classify, inspect, view, tokens),
         *(data, pull, export, show, quickstart, compare, doctor),
     )
 }
@@ -315,20 +319,6 @@ def _continuable(advice: str = " Run the same command again to continue.") -> It
     except Stopped as stopped:
         print(f"{stopped}{advice}", file=sys.stderr)
         sys.exit(130 if "SIGINT" in str(stopped) else 143)
-
-
-def _load(name: str, text: bool = False) -> Any:
-    """Model, tokenizer and policy for inference: on the GPU where there is one, in fp32.
-
-    Of a run: its chat model, or with `text` the one that was trained on text alone.
-    """
-    from groundup.device import DeviceConfig, detect
-    from groundup.models.folder import STAGES, TEXT_STAGES, load_model, resolve_model
-
-    folder = resolve_model(name, TEXT_STAGES if text else STAGES)
-    policy = detect(DeviceConfig(dtype="float32", deterministic=False))
-    model, tokenizer, _ = load_model(folder, policy.device)
-    return model, tokenizer, policy
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -5,7 +5,7 @@ tyro makes the options and their descriptions of these fields and the strings be
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from groundup.config import UserError
@@ -19,6 +19,7 @@ HELP = """groundup: language models from the ground up.
   groundup generate MODEL --prompt TEXT [--max-tokens N]           let it write
   groundup score MODEL --text FILE                                 how well it predicts a text
   groundup embed MODEL --text FILE                                 a vector for each line, as JSON
+  groundup classify MODEL --text FILE|--prompt TEXT|--image FILE    classes, as JSON
   groundup inspect MODEL                                           its parts, sizes and costs
   groundup view MODEL --messages FILE                              what a chat trains on, coloured
   groundup tokens MODEL [--text FILE]                              how well its tokenizer compresses
@@ -44,6 +45,7 @@ EXAMPLES = {
     "generate": 'runs/demo --prompt "ROMEO:" --max-tokens 200 --samples 3',
     "score": "runs/demo --text README.md",
     "embed": "minilm --text sentences.txt",
+    "classify": 'runs/spam-encoder --prompt "You have won a prize!"',
     "inspect": "runs/demo",
     "view": "runs/demo --messages chat.json",
     "tokens": "runs/demo --text README.md",
@@ -107,12 +109,25 @@ class Chat:
 class Generate:
     model: str
     prompt: str = ""
-    """The text to continue; empty starts a document."""
+    """The text to continue or to answer; empty starts a document."""
     greedy: bool = False
     """Always take the most likely token."""
     samples: int = 1
     """How many continuations to write, one after another; each has its own noise."""
+    beams: int = 1
+    """Above 1: search for the likeliest text with so many beginnings at once, without noise."""
+    image: str = ""
+    """The picture a vision-language model is to write about, PNG or JPEG."""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
+
+    @property
+    def settings(self) -> SamplingConfig:
+        """The sampling, greedy where that is asked for."""
+        if not self.greedy:
+            return self.sampling
+        if self.sampling.temperature != SamplingConfig().temperature:
+            raise UserError("--greedy means --temperature 0: give one of the two.")
+        return replace(self.sampling, temperature=0.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +144,17 @@ class Embed:
     model: str
     text: str = ""
     """A UTF-8 text file, one text a line."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classify:
+    model: str
+    text: str = ""
+    """A UTF-8 text file, one text a line."""
+    prompt: str = ""
+    """One text."""
+    image: str = ""
+    """A picture, PNG or JPEG."""
 
 
 @dataclass(frozen=True, kw_only=True)

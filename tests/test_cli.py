@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from pathlib import Path
 
 import pytest
 
 from groundup import cli
 from groundup.data.corpora import CORPORA
 from groundup.models.decoder import Decoder
+from groundup.models.folder import save_model
 from groundup.text.tokenizer import Tokenizer
 
 
@@ -23,12 +24,12 @@ def test_named_corpora_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 def test_several_samples_start_alike_and_differ(
     tiny_model: Decoder,
     tiny_tokenizer: Tokenizer,
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    loaded = tiny_model, tiny_tokenizer, SimpleNamespace()
-    monkeypatch.setattr(cli, "_load", lambda name, text: loaded)
-    words = ["generate", "m", "--prompt", "The stones", "--max-tokens", "12", "--seed", "4"]
+    save_model(tmp_path / "m", tiny_model, tiny_tokenizer, {})
+    words = ["generate", str(tmp_path / "m"), "--prompt", "The stones"]
+    words += ["--max-tokens", "12", "--seed", "4"]
     cli.main([*words, "--samples", "3"])
     shown = capsys.readouterr().out
     assert shown.count("The stones") == 3

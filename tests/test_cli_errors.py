@@ -182,12 +182,12 @@ def test_greedy_and_a_temperature_are_two_wishes(refused: Refused, tiny_run: Pat
 def test_too_little_memory_is_said_in_a_sentence(
     refused: Refused, tiny_run: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("groundup.models.folder.load_model", fail)
+    monkeypatch.setattr("groundup.infer.load.load_any", fail)
     assert "Out of memory: take a smaller model" in refused("inspect", tiny_run)
-    monkeypatch.setattr("groundup.models.folder.load_model", lambda *_: 1 / 0)
+    monkeypatch.setattr("groundup.infer.load.load_any", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["inspect", str(tiny_run)])
 

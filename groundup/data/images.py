@@ -60,7 +60,7 @@ class Images:
 
     def normalized(self) -> np.ndarray:
         """(N, 1, height, width) float32 from -1 to 1, what the models read."""
-        return (self.pixels[:, None].astype(np.float32) / 127.5) - 1.0
+        return normalized(self.pixels[:, None])
 
     def examples(self) -> list[Example]:
         """The images with the names of their classes."""
@@ -70,6 +70,11 @@ class Images:
     def rows(self, indices: np.ndarray) -> Images:
         """Some of the images."""
         return Images(self.pixels[indices], self.labels[indices], self.names)
+
+
+def normalized(pixels: np.ndarray) -> np.ndarray:
+    """uint8 of any shape -> float32 from -1 to 1, what the models read."""
+    return pixels.astype(np.float32) / 127.5 - 1.0
 
 
 def load_images(name: str, split: Literal["train", "test"]) -> Images:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from groundup.config import UserError
 from groundup.data.padding import batches_by_length, pad
+from groundup.data.sources import read_text_file
 from groundup.files import read_json
 from groundup.infer.generate import evaluating
 from groundup.models.encoder import Encoder, pool
@@ -36,9 +37,7 @@ class Embedding:
 
 
 @torch.inference_mode()
-def embed(
-    model: Encoder, tokenizer: Tokenizer, texts: Sequence[str], how: Embedding
-) -> Tensor:
+def embed(model: Encoder, tokenizer: Tokenizer, texts: Sequence[str], how: Embedding) -> Tensor:
     """N texts -> (N, D) fp32 on the CPU, in their order. Long texts are cut at `how.max_tokens`."""
     limit = room(tokenizer, how.max_tokens)
     rows = [frame(tokenizer, ids[:limit].tolist()) for ids in tokenizer.encode_batch(texts)]
@@ -57,10 +56,7 @@ def embed_file(name: str | Path, path: str | Path) -> Iterator[list[float]]:
     """The vector of every line of a UTF-8 file, by a model folder or a pulled model's name."""
     from groundup.device import DeviceConfig, detect
 
-    try:
-        texts = Path(path).read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error}).") from None
+    texts = read_text_file(path).splitlines()
     folder = resolve_model(name)
     policy = detect(DeviceConfig(dtype="float32", deterministic=False))
     model, tokenizer, _, _ = load_any(folder, policy.device, kinds=("encoder",))

@@ -210,8 +210,8 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def default_stop_ids(tokenizer: Tokenizer) -> frozenset[int]:
-    """<|end|> closes a turn, <|bos|> begins another document: both end a reply."""
-    names = ("<|end|>", "<|bos|>")  # a tokenizer made elsewhere may lack them
+    """<|end|> closes a turn, <|bos|> begins another document, </s> ends one of T5's."""
+    names = ("<|end|>", "<|bos|>", "</s>")  # a tokenizer made elsewhere may lack them
     return frozenset(tokenizer.special[name] for name in names if name in tokenizer.special)
 
 

@@ -36,9 +36,9 @@ from groundup.models.kinds import (
 from groundup.models.weights import open_weights, write_weights
 from groundup.text.tokenizer import Tokenizer, has_tokenizer, load_tokenizer
 
-STAGES = ("rl", "sft", "mid", "base")
+STAGES = ("rl", "sft", "mid", "base", "model")
 """Where a run keeps its models, the furthest stage first."""
-TEXT_STAGES = ("mid", "base", "sft", "rl")
+TEXT_STAGES = ("mid", "base", "sft", "rl", "model")
 """The same for continuing and scoring text, which a chat model has half forgotten."""
 LONGEST_CONTEXT = 1 << 22
 """Beyond this a config is taken for damaged: the tables of RoPE grow with it."""

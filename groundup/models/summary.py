@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from groundup.models.config import flops_per_token, num_matmul_weights
-from groundup.models.decoder import Decoder
+from torch import nn
+
+from groundup.models.config import num_matmul_weights
+from groundup.models.kinds import kind_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,19 +25,23 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """The model in six numbers."""
+    """The model in a few numbers."""
 
     parameters: int
-    matmul_weights: int
     num_bytes: int
-    flops_per_token: int
-    """Forward and backward, at the full context length."""
-    cache_bytes_per_token: int
-    """Keys and values of all layers, in the weights' format."""
-    head_is_tied: bool
+    flops: float
+    """Of training, forward and backward, per `unit`."""
+    unit: str
+    """A token, at the full context length where that matters, or an image."""
+    matmul_weights: int | None
+    """Weights multiplied per token, of a decoder."""
+    cache_bytes_per_token: int | None
+    """Keys and values of all layers, in the weights' format, of a model that keeps such a cache."""
+    head_is_tied: bool | None
+    """Whether a decoder's head is its embedding."""
 
 
-def rows(model: Decoder) -> list[Row]:
+def rows(model: nn.Module) -> list[Row]:
     """One row per parameter, in the order of the forward pass; equal layers are counted together.
 
     `blocks.*.attention.query.weight` stands for that matrix in every block.
@@ -50,21 +57,26 @@ def rows(model: Decoder) -> list[Row]:
     ]
 
 
-def totals(model: Decoder) -> Totals:
+def totals(model: Any) -> Totals:
     """The sums below the table."""
-    config = model.config
-    per_layer = 2 * config.attention.num_kv_heads * config.attention.head_width
+    config, kind = model.config, kind_of(model.config).name
+    length = getattr(getattr(config, "language", config), "context_length", 1)
+    unit = {"mlp": "image", "vit": "image", "recurrent": "token"}.get(kind)
+    writer = model.decoder if kind == "vision_language" else model
+    has_cache = kind in ("decoder", "encoder_decoder", "vision_language")
+    is_decoder = kind == "decoder"
     return Totals(
         parameters=model.num_parameters(),
-        matmul_weights=num_matmul_weights(config),
         num_bytes=sum(parameter.nbytes for parameter in model.parameters()),
-        flops_per_token=flops_per_token(config, config.context_length),
-        cache_bytes_per_token=config.num_layers * per_layer * model.embedding.weight.element_size(),
-        head_is_tied=model.head is None,
+        flops=model.flops_per_token(length),
+        unit=unit or f"token at context {length}",
+        matmul_weights=num_matmul_weights(config) if is_decoder else None,
+        cache_bytes_per_token=writer.new_cache(1, 1).num_bytes if has_cache else None,
+        head_is_tied=model.head is None if is_decoder else None,
     )
 
 
-def table(model: Decoder) -> str:
+def table(model: Any) -> str:
     """The table as text, one line per row, totals last."""
     lines = [("parameter", "shape", "layers", "parameters", "bytes")]
     for row in rows(model):
@@ -72,16 +84,14 @@ def table(model: Decoder) -> str:
         lines.append((row.name, shape, str(row.count), f"{row.parameters:,}", f"{row.num_bytes:,}"))
     sums = totals(model)
     lines.append(("total", "", "", f"{sums.parameters:,}", f"{sums.num_bytes:,}"))
-    head = "tied to the embedding" if sums.head_is_tied else "separate"
-    return "\n".join(
-        [
-            *_aligned(lines),
-            f"Weights multiplied per token: {sums.matmul_weights:,} (head {head})",
-            f"Training FLOPs per token at context {model.config.context_length}: "
-            f"{sums.flops_per_token:,}",
-            f"Cache bytes per token: {sums.cache_bytes_per_token:,}",
-        ]
-    )
+    below = []
+    if sums.matmul_weights is not None:
+        head = "tied to the embedding" if sums.head_is_tied else "separate"
+        below.append(f"Weights multiplied per token: {sums.matmul_weights:,} (head {head})")
+    below.append(f"Training FLOPs per {sums.unit}: {sums.flops:,.0f}")
+    if sums.cache_bytes_per_token is not None:
+        below.append(f"Cache bytes per token: {sums.cache_bytes_per_token:,}")
+    return "\n".join([*_aligned(lines), *below])
 
 
 def _aligned(lines: Sequence[tuple[str, ...]]) -> list[str]:
