@@ -101,3 +101,10 @@ def test_it_can_be_looked_at():
     command = [sys.executable, "-m", "groundup.data.number_words", "--languages", "de"]
     result = subprocess.run([*command, "--count", "3"], capture_output=True, text=True, check=True)
     assert "hundert | " in result.stdout and "pieces" in result.stdout.splitlines()[0]
+
+
+def test_a_stride_keeps_some_numbers_on_the_side_they_were():
+    for split in ("train", "test"):
+        every = {one.number for one in examples("medium", ["de"], split)}
+        some = {one.number for one in examples("medium", ["de"], split, stride=7)}
+        assert some == {number for number in every if number % 7 == 0}

@@ -102,7 +102,7 @@ def _draw_scores(comparison: Comparison, axes: Axes) -> None:
         score, (low, high) = mean(one.score for one in outcomes), extent(outcomes)
         axes.bar(x, score, width=0.23, color=COLOURS[family])
         axes.plot([x, x], [low, high], color=LIGHT.ink, linewidth=1)
-        _label(axes, x, high, f"{score:.0%}")
+        _label(axes, x, high, f"{score:.1%}")
     _dress_bars(axes, comparison, "Right answers", "held-out numbers")
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
