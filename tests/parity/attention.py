@@ -151,15 +151,6 @@ def latent_pair(query_rank: int | None) -> Pair:
     latent = LatentConfig(rank=12, rope_width=6, value_width=10, query_rank=query_rank)
     heads = AttentionConfig(num_heads=3, num_kv_heads=3, head_width=8, latent=latent)
     ours, theirs = build_attention(21, heads, NormConfig()), deepseek.DeepseekV2Attention(config, 0)
-    names = {
-        "query": "q_proj" if query_rank is None else "q_b_proj",
-        "query_down": "q_a_proj",
-        "query_norm": "q_a_layernorm",
-        "latent_down": "kv_a_proj_with_mqa",
-        "latent_norm": "kv_a_layernorm",
-        "latent_up": "kv_b_proj",
-        "out": "o_proj",
-    }
     rotary, hidden = deepseek.DeepseekV2RotaryEmbedding(config), _future()
     rotation = RotaryPositions(6, QUERIES, PositionsConfig(layout="interleaved"))(0, QUERIES)
 
@@ -167,15 +158,26 @@ def latent_pair(query_rank: int | None) -> Pair:
         angles = rotary(x, torch.arange(QUERIES)[None])
         return module(x, hidden.to(x.dtype), position_embeddings=angles)[0]
 
-    def translate(weights: Weights) -> Weights:
-        return {f"{names[key.removesuffix('.weight')]}.weight": w for key, w in weights.items()}
-
     return Pair(
         ours=module_function(ours, call=lambda m, x: m(x, Plan(True, None), rotation)),
-        theirs=module_function(theirs.eval(), translate, expected),
+        theirs=module_function(theirs.eval(), deepseek_names, expected),
         weights=random_weights(ours),
         inputs=(torch.randn(2, QUERIES, 21),),
     )
+
+
+def deepseek_names(weights: Weights) -> Weights:
+    """Latent attention's weights under the names of DeepSeek-V2."""
+    names = {
+        "query": "q_b_proj" if "query_down.weight" in weights else "q_proj",
+        "query_down": "q_a_proj",
+        "query_norm": "q_a_layernorm",
+        "latent_down": "kv_a_proj_with_mqa",
+        "latent_norm": "kv_a_layernorm",
+        "latent_up": "kv_b_proj",
+        "out": "o_proj",
+    }
+    return {f"{names[key.removesuffix('.weight')]}.weight": w for key, w in weights.items()}
 
 
 def scores_pair(kind: str) -> Pair:

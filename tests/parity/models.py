@@ -18,10 +18,7 @@ from groundup.models.encoder_config import EncoderConfig
 from groundup.models.encoder_decoder import EncoderDecoder
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig
 from groundup.models.huggingface import to_hf_config, to_hf_state
-from groundup.models.image import VisionTransformer
-from groundup.models.image_config import vit
 from groundup.models.kinds import layout_for
-from parity.blocks import torch_layer
 from parity.harness import BOTH, EXACT, Case, Pair, Weights, module_function, random_weights, smooth
 from parity.zoo import ENCODER_DECODERS, ENCODERS, PUBLISHED, VOCABULARY
 
@@ -119,95 +116,6 @@ def encoder_decoder_pair(config: EncoderDecoderConfig) -> Pair:
     )
 
 
-def transformer_pair(config: EncoderDecoderConfig) -> Pair:
-    """The original Transformer out of torch's layers, without the two norms it ends them with."""
-    options = {"dim_feedforward": config.feed_forward.width, "dropout": 0.0, "batch_first": True}
-    sizes = (config.width, config.attention.num_heads)
-    encoder = [nn.TransformerEncoderLayer(*sizes, **options) for _ in range(2)]
-    decoder = [nn.TransformerDecoderLayer(*sizes, **options) for _ in range(2)]
-    theirs = nn.ModuleDict({"encoder": nn.ModuleList(encoder), "decoder": nn.ModuleList(decoder)})
-    table = nn.Embedding(config.vocab_size, config.width)
-    ours, theirs["embedding"] = EncoderDecoder(config).eval(), table
-    hidden = torch.arange(LENGTH) >= torch.tensor([[LENGTH], [11], [1]])
-    future = torch.ones(23, 23).triu(1).bool()
-
-    def translate(weights: Weights) -> Weights:
-        found = {"embedding.weight": weights["embedding.weight"]}
-        for name in theirs.state_dict():
-            stack, layer, *_ = name.split(".")
-            if stack == "embedding":
-                continue
-            prefix = f"{stack}.blocks.{layer}."
-            block = {k.removeprefix(prefix): v for k, v in weights.items() if k.startswith(prefix)}
-            found |= {f"{stack}.{layer}.{k}": v for k, v in torch_layer(block).items()}
-        return found
-
-    def embed(module: nn.ModuleDict, ids: Tensor) -> Tensor:
-        x = module["embedding"](ids) * config.width**0.5
-        angles = torch.arange(ids.shape[1])[:, None] / 10_000 ** (
-            torch.arange(0, config.width, 2) / config.width
-        )
-        table = torch.empty(ids.shape[1], config.width)
-        table[:, 0::2], table[:, 1::2] = angles.sin(), angles.cos()
-        return x + table.to(x.dtype)
-
-    def expected(module: Any, source: Tensor, target: Tensor) -> Tensor:
-        x, y = embed(module, source), embed(module, target)
-        for layer in module["encoder"]:
-            x = layer(x, src_key_padding_mask=hidden)
-        for layer in module["decoder"]:
-            y = layer(y, x, tgt_mask=future, memory_key_padding_mask=hidden)
-        return y @ module["embedding"].weight.T
-
-    source, target = (torch.randint(1, VOCABULARY, (3, length)) for length in (LENGTH, 23))
-    return Pair(
-        ours=module_function(ours, call=lambda module, s, t: module(s, t, ~hidden)),
-        theirs=module_function(theirs, translate, expected),
-        weights=random_weights(ours, spread=0.1),
-        inputs=(source, target),
-    )
-
-
-def vit_pair() -> Pair:
-    """A vision transformer; patches through a matrix here, through a convolution there."""
-    config = vit(image_size=21, patch_size=7, num_classes=11, channels=3, width=42, num_heads=3)
-    fields = transformers.ViTConfig(
-        hidden_size=42, num_hidden_layers=4, num_attention_heads=3, intermediate_size=168,
-        image_size=21, patch_size=7, num_channels=3, num_labels=11, layer_norm_eps=1e-6,
-    )  # fmt: skip
-    theirs = transformers.ViTForImageClassification(fields).eval()
-    ours = VisionTransformer(config).eval()
-    names = {"attention_norm": "layernorm_before", "feed_forward_norm": "layernorm_after"}
-    names |= {"feed_forward.up": "mlp.fc1", "feed_forward.down": "mlp.fc2"}
-    names |= {f"attention.{n}": f"attention.{n[0]}_proj" for n in ("query", "key", "value", "out")}
-
-    def translate(weights: Weights) -> Weights:
-        found = {
-            "vit.embeddings.cls_token": weights["class_token"][None, None],
-            "vit.embeddings.position_embeddings": weights["position_embedding.weight"][None],
-        }
-        whole = {"embedding": "embeddings.patch_embeddings.projection", "final_norm": "layernorm"}
-        for name, tensor in weights.items():
-            module, _, leaf = name.rpartition(".")
-            if name == "embedding.weight":
-                tensor = tensor.view(42, 3, 7, 7)
-            if module.startswith("blocks."):
-                _, layer, part = module.split(".", 2)
-                found[f"vit.layers.{layer}.{names[part]}.{leaf}"] = tensor
-            elif module in whole:
-                found[f"vit.{whole[module]}.{leaf}"] = tensor
-            elif module == "head":
-                found[f"classifier.{leaf}"] = tensor
-        return found
-
-    return Pair(
-        ours=module_function(ours),
-        theirs=module_function(theirs, translate, lambda module, images: module(images).logits),
-        weights=random_weights(ours, spread=0.1),
-        inputs=(torch.randn(3, 3, 21, 21),),
-    )
-
-
 def in_memory(state: Weights) -> Weights:
     """A file's tensors as transformers holds them: each layer's experts in two tensors."""
     kept, layers = {}, {}
@@ -244,10 +152,6 @@ def cases() -> dict[str, Case]:
             dtypes = BOTH if smooth(config.feed_forward) else EXACT
             architecture = _architecture(t5.to_hf_config(config))
             found[name] = Case(architecture, partial(encoder_decoder_pair, config), dtypes)
-    torch_layers = "nn.TransformerEncoderLayer, nn.TransformerDecoderLayer"
-    original = ENCODER_DECODERS["transformer"]
-    found["transformer"] = Case(torch_layers, partial(transformer_pair, original), EXACT)
-    found["vit"] = Case("transformers ViTForImageClassification", vit_pair)
     return found
 
 

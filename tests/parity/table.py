@@ -9,12 +9,12 @@ from pathlib import Path
 import torch
 import transformers
 
-from parity import attention, blocks, models, optimizers, positions
+from parity import attention, blocks, foreign, models, optimizers, positions
 from parity.harness import LEAST, MEAN_SLACK, SLACK, TOLERANCE, Case, Error, Row, compare
 
 PATH = Path(__file__).resolve().parents[2] / "docs" / "parity.md"
 SECTIONS: dict[str, dict[str, Case]] = {
-    "Models": models.cases(),
+    "Models": models.cases() | foreign.cases(),
     "Attention": attention.cases(),
     "Positions": positions.cases(),
     "Blocks": blocks.cases(),
