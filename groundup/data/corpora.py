@@ -14,6 +14,7 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
+from groundup.data.distinct import one_line
 from groundup.data.documents import Document
 from groundup.data.packages import Wheel, read_package
 
@@ -116,7 +117,7 @@ def read_chats(wheel: Wheel) -> Iterator[Document]:
         turns: list[Message] = []
         speaker, first = None, None
         for message in (message for turn in chat["messages"] for message in turn):
-            text = _tidy(message["text"])
+            text = one_line(message["text"])
             if not text:
                 continue
             if message["sender"] == speaker:
@@ -176,10 +177,3 @@ def _direction(match: re.Match[str]) -> str:
 def _slug(heading: str) -> str:
     """ "SCENE I. Elsinore. A platform" -> "scene-i"."""
     return "-".join(heading.split(".")[0].lower().split())
-
-
-def _tidy(text: str) -> str:
-    """Printable characters only, runs of white space as one space."""
-    if not text.isprintable():
-        text = "".join(character if character.isprintable() else " " for character in text)
-    return " ".join(text.split())

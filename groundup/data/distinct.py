@@ -17,7 +17,6 @@ COMMON = 20
 """A word that is in fewer of the texts is a name, as far as templates are concerned."""
 _WORD = re.compile(r"\w+")
 _BREAK = re.compile(r"[.;:,]? [(\[–-]|[.;:] |\.$")
-_SPACE = re.compile(r"\s+")
 _INVISIBLE = str.maketrans("", "", "\u00ad\u200b\u200c\u200d\u2060\ufeff\ufffc")
 
 
@@ -54,11 +53,15 @@ def opening(text: str) -> str:
 
 
 def tidy(text: str) -> str:
-    """Running text on one line: single spaces, nothing invisible."""
-    text = text.translate(_INVISIBLE)
+    """Running text on one line, without characters that nobody sees."""
+    return one_line(text.translate(_INVISIBLE))
+
+
+def one_line(text: str) -> str:
+    """Printable characters only, runs of white space as one space."""
     if not text.isprintable():
         text = "".join(character if character.isprintable() else " " for character in text)
-    return _SPACE.sub(" ", text).strip()
+    return " ".join(text.split())
 
 
 def shorten(text: str, limit: int) -> str:
