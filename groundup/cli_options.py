@@ -249,7 +249,7 @@ class Compare:
     languages: tuple[Literal["en", "de", "fr"], ...] = ("en", "de", "fr")
     seeds: int = 1
     """Train everything so many times, from other weights and in another order."""
-    out: str = "compare"
+    out: str = "runs/compare"
     """A folder for compare.png and compare.html; empty writes neither."""
     json: str = ""
     """A file for all figures, as JSON."""

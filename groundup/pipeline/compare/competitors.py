@@ -13,7 +13,6 @@ in the encoder-decoder's attention from one text to the other.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -43,6 +42,7 @@ from groundup.models.encoder_config import HeadConfig, modernbert
 from groundup.models.encoder_decoder import EncoderDecoder
 from groundup.models.encoder_decoder_config import t5
 from groundup.models.presets import qwen3
+from groundup.pipeline.tasks.learner import in_groups
 from groundup.train.objectives import NextTokenLoss
 from groundup.train.objectives_encoder import LabelLoss, SequenceToSequenceLoss
 
@@ -142,15 +142,9 @@ class Competitor(ABC):
 
     def answers(self, rows: Sequence[Example]) -> list[list[int]]:
         """The model's answers as ids, those of equally long questions written together."""
-        by_length: dict[int, list[int]] = defaultdict(list)
-        for index, example in enumerate(rows):
-            by_length[len(self.task.question(example))].append(index)
-        found: list[list[int]] = [[] for _ in rows]
+        most = max(1, len(rows))
         with evaluating(self.model), torch.no_grad():
-            for places in by_length.values():
-                for place, ids in zip(places, self.reply([rows[i] for i in places]), strict=True):
-                    found[place] = ids
-        return found
+            return in_groups(rows, lambda row: len(self.task.question(row)), self.reply, most)
 
     def right(self, rows: Sequence[Example]) -> int:
         """How many examples are answered without a mistake."""

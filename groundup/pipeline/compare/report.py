@@ -62,7 +62,7 @@ WHO_SEES = (
 
 
 def run(
-    out: str = "compare", json: str = "", progress: Progress | None = None, **settings: Any
+    out: str = "runs/compare", json: str = "", progress: Progress | None = None, **settings: Any
 ) -> str:
     """Compare on this machine, write picture and page to the folder `out`; returns the tables."""
     config = CompareConfig(**settings)
