@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-import numpy as np
-
-from groundup.config import UserError
 from groundup.data.distinct import tidy
 from groundup.data.examples import Example, TaskData, is_drawn
 from groundup.data.packages import Tarball, read_package
+from groundup.data.pictures import decode_picture, require_pillow
 from groundup.files import sha256_bytes
 
 SIZE = 64
@@ -40,7 +37,7 @@ def read_emoji() -> TaskData:
     A picture is held out together with all that look like it: the other skins, the man and the
     woman. Each word of its caption is in some caption to train on, or it could not be known.
     """
-    _require_pillow()
+    require_pillow()  # before anything is fetched
     pictures = {
         PurePosixPath(name).name: data
         for name, data in read_package(EMOJI, lambda name: "/img/google/64/" in name)
@@ -52,7 +49,7 @@ def read_emoji() -> TaskData:
         captions(json.loads(table)), key=lambda one: len(one[0])
     ):
         if picture in pictures:
-            image = read_picture(pictures[picture], picture)
+            image = decode_picture(pictures[picture], picture, channels=3, size=SIZE)
             digest = sha256_bytes(image.tobytes())
             if digest not in seen:
                 seen.add(digest)
@@ -76,22 +73,6 @@ def captions(table: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
                 yield f"{name}, {tones.pop()} skin", family, variant["image"]
 
 
-def read_picture(data: bytes, name: str) -> np.ndarray:
-    """A PNG on white, (3, SIZE, SIZE) uint8."""
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(io.BytesIO(data), formats=["PNG"]) as file:
-            if file.size != (SIZE, SIZE):
-                raise UserError(f"{name} has {file.size} pixels, expected {SIZE} by {SIZE}.")
-            picture = file.convert("RGBA")
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError) as error:
-        raise UserError(f"{name} is not a whole PNG file ({error}): fetch it again.") from None
-    paper = Image.new("RGBA", picture.size, "white")
-    flat = Image.alpha_composite(paper, picture).convert("RGB")
-    return np.ascontiguousarray(np.asarray(flat).transpose(2, 0, 1))
-
-
 def _split(families: dict[str, list[Example]]) -> tuple[list[Example], list[Example]]:
     """Whole families are held out, but those go back that have a word nobody else has."""
     drawn = {family for family in families if is_drawn(family)}
@@ -107,13 +88,3 @@ def _split(families: dict[str, list[Example]]) -> tuple[list[Example], list[Exam
         words = " ".join(example.target for example in examples).replace(",", "").split()
         sides[family in drawn and known.issuperset(words)].extend(examples)
     return sides
-
-
-def _require_pillow() -> None:
-    """Before anything is fetched."""
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise UserError(
-            "Reading pictures needs Pillow: run `pip install 'groundup[images]'`."
-        ) from None

@@ -12,14 +12,15 @@ import pytest
 
 from groundup.config import UserError
 from groundup.data import task_emoji
-from groundup.data.task_emoji import captions, read_emoji, read_picture
+from groundup.data.pictures import decode_picture
+from groundup.data.task_emoji import captions, read_emoji
 
 Image = pytest.importorskip("PIL.Image")
 
 
-def png(colour: tuple[int, ...], mode: str = "RGBA", size: int = 64) -> bytes:
+def png(colour: tuple[int, ...], mode: str = "RGBA") -> bytes:
     buffer = io.BytesIO()
-    Image.new(mode, (size, size), colour).save(buffer, "PNG")
+    Image.new(mode, (64, 64), colour).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -49,21 +50,19 @@ def test_captions() -> None:
 
 
 def test_pictures_stand_on_white() -> None:
-    half = read_picture(png((0, 0, 0, 51)), "x.png")
+    half = decode_picture(png((0, 0, 0, 51)), "x.png", channels=3, size=64)
     assert half.shape == (3, 64, 64) and half.dtype == np.uint8
     assert set(half.flatten().tolist()) == {204}
-    red = read_picture(png((200, 10, 20), "RGB"), "x.png")
+    red = decode_picture(png((200, 10, 20), "RGB"), "x.png", 3, 64)
     assert red[:, 5, 7].tolist() == [200, 10, 20]
-    grey = read_picture(png((7,), "L"), "x.png")
+    grey = decode_picture(png((7,), "L"), "x.png", 3, 64)
     assert grey[:, 0, 63].tolist() == [7, 7, 7]
 
 
-@pytest.mark.parametrize(
-    "data", [b"", b"GIF89a", png((1, 2, 3, 4))[:-30], png((1, 2, 3, 4), size=65)]
-)
+@pytest.mark.parametrize("data", [b"", b"GIF89a", png((1, 2, 3, 4))[:-30]])
 def test_no_picture(data: bytes) -> None:
     with pytest.raises(UserError, match=r"^x\.png"):
-        read_picture(data, "x.png")
+        decode_picture(data, "x.png", 3, 64)
 
 
 def test_emoji(store) -> None:
