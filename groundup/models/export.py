@@ -6,9 +6,18 @@ from pathlib import Path
 from typing import Literal
 
 from groundup.config import UserError
-from groundup.models.folder import dtype_of, load_model, resolve_model, save_model
+from groundup.models.folder import (
+    config_at,
+    dtype_of,
+    kind_at,
+    load_model,
+    resolve_model,
+    save_model,
+)
 from groundup.models.gguf.write import Precision, write_gguf
 from groundup.models.huggingface import family_of
+from groundup.models.kinds import layout_for
+from groundup.models.pull import copy_whole
 
 Target = Literal["hf", "gguf"]
 TARGETS = ("hf", "gguf")
@@ -26,7 +35,10 @@ def export(name: str, to: Target, path: str | Path, precision: Precision = "f16"
     if path.exists() and (path.is_file() or any(path.iterdir())):
         raise UserError(f"{path} exists already. Choose another path, or delete it.")
     folder = resolve_model(name)
-    if to == "hf":
+    if to == "hf" and kind_at(folder).name != "decoder":
+        _check_layout(folder)
+        copy_whole(folder, path)  # with what others keep beside the model, such as its pooling
+    elif to == "hf":
         model, tokenizer, meta = load_model(folder, dtype=dtype_of(folder))
         family_of(model.config)  # raises where transformers could not read it
         save_model(path, model, tokenizer, meta)
@@ -34,3 +46,13 @@ def export(name: str, to: Target, path: str | Path, precision: Precision = "f16"
         model, tokenizer, _ = load_model(folder)
         write_gguf(path, model, tokenizer, precision, name=Path(name).name)
     return path
+
+
+def _check_layout(folder: Path) -> None:
+    """Raise UserError, naming the field, where transformers could not read the folder."""
+    config, kind = config_at(folder), kind_at(folder)
+    if layout_for(config)[0] is not None:
+        return
+    for layout in kind.layouts.values():
+        layout.to_hf_config(config)  # raises
+    raise UserError(f"transformers has no architecture for this model: it is {kind.what}.")

