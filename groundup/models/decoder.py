@@ -27,9 +27,9 @@ from groundup.nn.token_values import TokenValues
 class Decoder(nn.Module):
     """ids (B, T) -> logits (B, T, V).
 
-        ids ─ embedding [+ positions] ─ block × L ─ [final_norm] ─ head ─ logits
+        ids ─ embedding [+ positions] ─ [norm] ─ block × L ─ [final_norm] ─ head ─ [cap] ─ logits
 
-    GPT-2, Llama and Qwen3 are configs of this class (`groundup.models.presets`). With
+    GPT-2, Llama, Gemma and others are configs of this class (`groundup.models.presets`). With
     `checkpointing` 1, training keeps only each block's input and computes the rest again in the
     backward pass (with n, of every n-th block): less memory, a third more compute, equal gradients.
     """

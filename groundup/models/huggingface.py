@@ -22,6 +22,7 @@ from groundup.models.adapters.llama import LlamaAdapter
 from groundup.models.adapters.mistral import MistralAdapter
 from groundup.models.adapters.moe import MixtralAdapter, Qwen3MoeAdapter
 from groundup.models.adapters.nanochat import NanoChatAdapter
+from groundup.models.adapters.phi import PhiAdapter
 from groundup.models.adapters.qwen2 import Qwen2Adapter
 from groundup.models.adapters.qwen3 import Qwen3Adapter
 from groundup.models.config import DecoderConfig
@@ -40,6 +41,7 @@ ADAPTERS: dict[str, Adapter] = {
         MixtralAdapter(),
         Qwen3MoeAdapter(),
         GPTNeoXAdapter(),
+        PhiAdapter(),
         NanoChatAdapter(),
     )
 }
@@ -114,7 +116,7 @@ def _closest(config: DecoderConfig) -> str:
     if config.positions.kind == "learned":
         return "gpt2"
     if config.norm.kind == "layernorm" and config.feed_forward.kind == "plain":
-        return "gpt_neox"
+        return "phi" if config.norm.placement == "parallel_shared" else "gpt_neox"
     if not config.norm.scale:
         return "nanochat"
     attention = config.attention

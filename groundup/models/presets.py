@@ -4,6 +4,7 @@
 |-----------|-------------------------------------------------------------------|------------------|
 | gpt2      | LayerNorm, learned positions, tanh-GELU, biases                   | Radford 2019     |
 | pythia    | both branches read the same stream; a quarter of a head is turned | arXiv:2304.01373 |
+| phi       | one norm for both branches; half of a head is turned              | arXiv:2309.05463 |
 | llama     | RMSNorm, RoPE, SwiGLU, no biases                                  | arXiv:2302.13971 |
 | llama3    | RoPE slowed down for eight times the context                      | arXiv:2407.21783 |
 | mistral   | every layer sees a window                                         | arXiv:2310.06825 |
@@ -226,6 +227,16 @@ def pythia(*, theta: float = 10_000.0, **shape: Unpack[ClassicShape]) -> Decoder
     return replace(config, norm=replace(config.norm, placement="parallel"))
 
 
+def phi(*, theta: float = 10_000.0, **shape: Unpack[ClassicShape]) -> DecoderConfig:
+    """Pythia with one norm for both branches, and half of a head turned. Phi-1.5, arXiv:2309.05463.
+
+    Its head has a bias too.
+    """
+    config = _classic(shape, PositionsConfig(theta=theta, fraction=0.5), "gelu_tanh", tied=False)
+    norm = replace(config.norm, placement="parallel_shared")
+    return replace(config, norm=norm, head_bias=True)
+
+
 def with_experts(config: DecoderConfig, experts: ExpertsConfig) -> DecoderConfig:
     """Any decoder with a mixture of experts instead of its feed-forward network."""
     return replace(config, feed_forward=replace(config.feed_forward, experts=experts))
@@ -236,6 +247,7 @@ PRESETS: dict[str, Callable[..., DecoderConfig]] = {
     for preset in (
         gpt2,
         pythia,
+        phi,
         llama,
         llama3,
         mistral,
@@ -250,7 +262,7 @@ PRESETS: dict[str, Callable[..., DecoderConfig]] = {
         nanochat_2025,
     )
 }
-"""Families by name; each is called with a `Shape`, and gpt2 and pythia with a `ClassicShape`."""
+"""Families by name, each called with a `Shape`; gpt2, pythia and phi with a `ClassicShape`."""
 
 
 def _rotary(shape: Shape, norm: NormConfig, *, tied: bool) -> DecoderConfig:

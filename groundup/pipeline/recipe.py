@@ -28,6 +28,7 @@ Family = Literal[
     "gemma3",
     "nanochat",
     "pythia",
+    "phi",
 ]
 """Of `groundup.models.presets.PRESETS` those that a model can be trained from nothing as."""
 

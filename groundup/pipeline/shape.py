@@ -49,7 +49,7 @@ def model_shape(config: RunConfig, vocab_size: int) -> DecoderConfig:
         shape["feed_forward_width"] = section.feed_forward_width
     if section.tie_embeddings is not None:
         shape["tie_embeddings"] = section.tie_embeddings
-    if section.family in ("gpt2", "pythia"):
+    if section.family in ("gpt2", "pythia", "phi"):
         _refuse(section, "num_kv_heads", "head_width")
     else:
         shape["head_width"] = section.head_width or None

@@ -57,6 +57,7 @@ def test_older_files_say_less_and_mean_the_same() -> None:
         ("gemma2", {"layer_types": ["full_attention", "chunked_attention"] * 2}, "layer_types"),
         ("gemma3", {"attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ("pythia", {"attention_bias": False}, "attention_bias"),
+        ("phi", {"qk_layernorm": True}, "qk_layernorm"),
         ("nanochat", {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
     ],
 )
@@ -81,7 +82,8 @@ LLAMA, GEMMA2, PYTHIA = (PUBLISHED[name] for name in ("llama", "gemma2", "pythia
         (attending(GEMMA2, windows=(3, 5)), "attention.windows"),
         (attending(GEMMA2, scale=0.11), "attention.scale"),
         (attending(PUBLISHED["gemma3"], soft_cap=50.0), "attention.soft_cap"),
-        (replace(PYTHIA, norm=replace(PYTHIA.norm, placement="parallel_shared")), "placement"),
+        (replace(PYTHIA, norm=replace(PYTHIA.norm, placement="parallel_shared")), "head_bias"),
+        (replace(PYTHIA, norm=replace(PYTHIA.norm, placement="post")), "norm.placement"),
         (replace(PYTHIA, norm=replace(PYTHIA.norm, bias=False)), "norm.bias"),
     ],
 )

@@ -23,6 +23,7 @@ from groundup.models.presets import (
     mixtral,
     nanochat,
     nanochat_2025,
+    phi,
     pythia,
     qwen2,
     qwen3,
@@ -111,6 +112,10 @@ PUBLISHED: dict[str, DecoderConfig] = {
         nanochat_2025(**shape(**GROUPED, theta=300.0, tie_embeddings=True)), True, False
     ),
     "pythia": pythia(**CLASSIC),
+    "phi": phi(**CLASSIC),
+    "phi-gqa-tied": attending(
+        phi(**CLASSIC | {"num_heads": 6, "tie_embeddings": True}), num_kv_heads=2, head_width=12
+    ),
     "gpt-neox-sequential": replace(
         pythia(**CLASSIC, tie_embeddings=True),
         norm=NormConfig(kind="layernorm", eps=1e-5),

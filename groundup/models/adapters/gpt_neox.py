@@ -43,18 +43,8 @@ class GPTNeoXAdapter(Adapter):
     def needs(self, config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
         attention, placement = config.attention, config.norm.placement
         heads_width = attention.num_heads * attention.head_width
-        return plain_decoder(config) | {
-            "positions.kind": (config.positions.kind, "rope"),
-            "positions.layout": (config.positions.layout, "half"),
-            "positions.fraction": (config.positions.fraction, config.positions.fraction),
-            "norm.kind": (config.norm.kind, "layernorm"),
+        return classic_rotary_needs(config) | {
             "norm.placement": (placement, placement if placement == "pre" else "parallel"),
-            "feed_forward.kind": (config.feed_forward.kind, "plain"),
-            "feed_forward.bias": (config.feed_forward.bias, True),
-            "feed_forward.experts": (config.feed_forward.experts, None),
-            "attention.qkv_bias": (attention.qkv_bias, True),
-            "attention.out_bias": (attention.out_bias, True),
-            "attention.qk_norm": (attention.qk_norm, False),
             "attention.num_kv_heads": (attention.num_kv_heads, attention.num_heads),
             "attention.num_heads * head_width": (heads_width, config.width),
         }
@@ -138,6 +128,23 @@ class GPTNeoXAdapter(Adapter):
 
     def full_name(self, name: str) -> str:
         return "lm_head.weight" if name == "embed_out.weight" else name  # files before 2026
+
+
+def classic_rotary_needs(config: DecoderConfig) -> dict[str, tuple[Any, Any]]:
+    """What families ask for that are GPT-2's blocks with RoPE."""
+    attention, network, positions = config.attention, config.feed_forward, config.positions
+    return plain_decoder(config) | {
+        "positions.kind": (positions.kind, "rope"),
+        "positions.layout": (positions.layout, "half"),
+        "positions.fraction": (positions.fraction, positions.fraction),
+        "norm.kind": (config.norm.kind, "layernorm"),
+        "feed_forward.kind": (network.kind, "plain"),
+        "feed_forward.bias": (network.bias, True),
+        "feed_forward.experts": (network.experts, None),
+        "attention.qkv_bias": (attention.qkv_bias, True),
+        "attention.out_bias": (attention.out_bias, True),
+        "attention.qk_norm": (attention.qk_norm, False),
+    }
 
 
 _PARTS = ("query", "key", "value")
