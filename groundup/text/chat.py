@@ -124,7 +124,8 @@ def colour_view(tokenizer: Tokenizer, rendered: Rendered) -> str:
             newline = "\n" if run[0] == end else ""
             parts.append((f"{colour};1", names[run[0]] + newline))
         else:
-            parts.append((colour, _visible(tokenizer.decode(run))))
+            text = tokenizer.decode_bytes(run).decode("utf-8", "replace")
+            parts.append((colour, _visible(text)))
         start = i
     return "".join(f"\x1b[{colour}m{text}\x1b[0m" for colour, text in parts)
 

@@ -22,10 +22,14 @@ from groundup.config import UserError
 from groundup.models import presets
 from groundup.models.config import DecoderConfig, RopeScaling
 from groundup.models.decoder import Decoder
+from groundup.models.export import export
+from groundup.models.folder import load_model, save_model
 from groundup.models.gguf.container import GGUFFile
 from groundup.models.gguf.read import read_gguf
 from groundup.models.gguf.sentencepiece import to_json
 from groundup.models.gguf.write import write_gguf
+from groundup.models.pull import pull
+from groundup.text.chat import render
 from groundup.text.library import LibraryTokenizer
 from groundup.text.tokenizer import Tokenizer
 
@@ -202,6 +206,32 @@ def test_a_sentencepiece_vocabulary_keeps_its_ids(spm: LibraryTokenizer, tmp_pat
     metadata = GGUFFile(tmp_path / "m.gguf").metadata
     assert metadata["tokenizer.ggml.model"] == "llama"
     assert metadata["tokenizer.ggml.token_type"][-3:] == [5, 5, 5]
+
+
+TURNS = """\
+{% for m in messages %}\
+{% if m.role == 'user' %}{{ bos_token + '[INST] ' + m.content + ' [/INST]' }}\
+{% else %}{{ ' ' + m.content + ' ' + eos_token }}{% endif %}{% endfor %}"""
+
+
+def test_it_chats_alike_from_a_folder_and_from_a_file(
+    spm: LibraryTokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROUNDUP_CACHE", str(tmp_path / "cache"))
+    model = _model(presets.llama(vocab_size=spm.vocab_size, **WIDE))
+    save_model(tmp_path / "theirs", model, spm.with_chat(None, ""), {})
+    (tmp_path / "theirs" / "groundup.json").unlink()
+    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": TURNS}
+    (tmp_path / "theirs" / "tokenizer_config.json").write_text(json.dumps(config))
+    first, notes = pull(str(tmp_path / "theirs"), "first")
+    assert notes == []
+    file = export("first", "gguf", tmp_path / "m.gguf")
+    folders = [first, *(pull(str(source), source.stem)[0] for source in (first, file))]
+    turns: list[Any] = [{"role": "user", "content": "the <s> stones?"}]
+    asked = {tuple(render(load_model(f)[1], turns, reply=True).ids) for f in folders}
+    assert len(asked) == 1 and min(asked).count(1) == 1
+    name = "tokenizer.json"
+    assert (first / name).read_bytes() == (tmp_path / "theirs" / name).read_bytes()
 
 
 def test_a_vocabulary_that_llama_cpp_would_read_otherwise_is_refused(

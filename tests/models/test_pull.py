@@ -20,7 +20,7 @@ from groundup.config import UserError
 from groundup.models import pull as module
 from groundup.models.decoder import Decoder
 from groundup.models.export import export
-from groundup.models.folder import load_model, resolve_model, save_model
+from groundup.models.folder import load_any, load_model, resolve_model, save_model
 from groundup.models.gguf.write import write_gguf
 from groundup.models.pull import pull
 from groundup.text.chat import render
@@ -216,3 +216,27 @@ def test_export_to_both_and_back(theirs, tiny_model, tmp_path):
     assert resolve_model("again").name == "again"
     with pytest.raises(UserError, match="exists already"):
         export("mine", "gguf", tmp_path / "m.gguf")
+
+
+def test_a_published_t5_brings_its_unigram_tokenizer(tmp_path):
+    import tokenizers
+    import transformers
+    from tokenizers import decoders, models, pre_tokenizers
+
+    pieces = ["<pad>", "</s>", "<unk>", "▁", "▁the", "▁house", "s", "o", "e", "h", "t"]
+    unigram = tokenizers.Tokenizer(
+        models.Unigram([(piece, -0.1 * i) for i, piece in enumerate(pieces)], unk_id=2)
+    )
+    unigram.pre_tokenizer = pre_tokenizers.Metaspace()
+    unigram.decoder = decoders.Metaspace()
+    unigram.add_special_tokens(pieces[:3])
+    shape = {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 1, "num_heads": 4}
+    config = transformers.T5Config(vocab_size=16, **shape)
+    transformers.T5ForConditionalGeneration(config).save_pretrained(tmp_path / "t5")
+    unigram.save(str(tmp_path / "t5" / "tokenizer.json"))
+    path, notes = pull(str(tmp_path / "t5"), "t5")
+    assert "encoder-decoder" in notes[0]
+    tokenizer = load_any(path).tokenizer
+    assert tokenizer.kind == "unigram" and tokenizer.decode([4, 5, 6]) == "the houses"
+    assert tokenizer.encode("the houses") == [4, 5, 6]
+    assert not {0, 1} & {*tokenizer.encode("</s> <pad>")}
