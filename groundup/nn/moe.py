@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.config import ExpertsConfig, FeedForwardConfig
+from groundup.nn.grouped_linear import grouped_linear
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -232,35 +233,6 @@ def grouped_experts(
 @torch.compiler.disable()
 def _kept(order: Tensor, counts: Tensor) -> Tensor:
     return order[: int(counts.sum())]
-
-
-def grouped_linear(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    """(N, in), (X, out, in), (X,) -> (N, out): the first counts[0] rows by weight[0], and so on.
-
-    torch's grouped kernel where it takes the format and both widths are multiples of 16 bytes, else
-    a product per expert. Compiled only in bfloat16: torch 2.13's tracer knows no other format of
-    the kernel, and shapes that depend on the counts are not worth tracing.
-    """
-    if torch.is_autocast_enabled(x.device.type):
-        dtype = torch.get_autocast_dtype(x.device.type)
-        x, weight = x.to(dtype), weight.to(dtype)
-    fits = all(width * x.element_size() % 16 == 0 for width in weight.shape[1:])
-    if fits and x.dtype == torch.bfloat16:
-        return _grouped_kernel(x, weight, counts)
-    return _uncompiled(x, weight, counts, fits)
-
-
-def _grouped_kernel(x: Tensor, weight: Tensor, counts: Tensor) -> Tensor:
-    return F.grouped_mm(x, weight.transpose(-2, -1), offs=counts.cumsum(0).to(torch.int32))
-
-
-@torch.compiler.disable()
-def _uncompiled(x: Tensor, weight: Tensor, counts: Tensor, fits: bool) -> Tensor:
-    if fits and x.dtype in (torch.float32, torch.float16):
-        return _grouped_kernel(x, weight, counts)
-    segments = x.split(counts.tolist())
-    pairs = zip(segments, weight.unbind(), strict=True)
-    return torch.cat([F.linear(segment, matrix) for segment, matrix in pairs])
 
 
 def within_capacity(experts: Tensor, number: int, limit: int) -> Tensor:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from groundup.config import UserError
 from groundup.nn.config import ExpertsConfig, FeedForwardConfig
 from groundup.nn.feed_forward import build_feed_forward
+from groundup.nn.grouped_linear import grouped_linear
 from groundup.nn.init import initialize
 from groundup.nn.moe import (
     MixtureOfExperts,
@@ -20,7 +21,6 @@ from groundup.nn.moe import (
     balance_experts,
     balance_loss,
     grouped_experts,
-    grouped_linear,
     load_of,
     loop_experts,
     within_capacity,
