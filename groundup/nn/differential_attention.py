@@ -39,7 +39,7 @@ class DifferentialAttention(nn.Module):
         self.mix = DifferentialMix(config)
         self.out = nn.Linear(query_width, width, bias=config.out_bias)
         self.lambdas = nn.Parameter(LAMBDA_STD * torch.randn(4, config.head_width))
-        self.head_norm = RMSNorm(2 * config.head_width, norm.eps)
+        self.head_norm = RMSNorm(2 * config.head_width, norm.eps, norm.scale)
 
     def forward(
         self,

@@ -38,11 +38,11 @@ class LatentAttention(nn.Module):
         query_source, self.query_down, self.query_norm = width, None, None
         if latent.query_rank is not None:
             self.query_down = nn.Linear(width, latent.query_rank, bias=bias)
-            self.query_norm = RMSNorm(latent.query_rank, norm.eps)
+            self.query_norm = RMSNorm(latent.query_rank, norm.eps, norm.scale)
             query_source = latent.query_rank
         self.query = nn.Linear(query_source, heads * self.head_width, bias=False)
         self.latent_down = nn.Linear(width, latent.rank + latent.rope_width, bias=bias)
-        self.latent_norm = RMSNorm(latent.rank, norm.eps)
+        self.latent_norm = RMSNorm(latent.rank, norm.eps, norm.scale)
         up_width = heads * (config.head_width + latent.value_width)
         self.latent_up = nn.Linear(latent.rank, up_width, bias=False)
         self.out = nn.Linear(heads * latent.value_width, width, bias=config.out_bias)

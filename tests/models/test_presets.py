@@ -12,6 +12,8 @@ from groundup.models import presets
 from groundup.models.config import DecoderConfig, num_matmul_weights
 from groundup.models.decoder import Decoder
 from groundup.models.dial import from_depth, learning_rates
+from groundup.models.encoder import Encoder
+from groundup.models.encoder_config import ENCODER_PRESETS, EncoderConfig, HeadConfig
 from groundup.models.huggingface import family_of
 from groundup.models.presets import PRESETS
 from parity.zoo import DECODERS
@@ -38,6 +40,17 @@ def test_presets_take_the_same_words(name):
     family = name.removesuffix("_2025")
     assert any(entry.split("-")[0] == family.split("_")[0] for entry in DECODERS)
     assert f"| {family} " in (presets.__doc__ or "")
+
+
+@pytest.mark.parametrize("name", ENCODER_PRESETS)
+def test_presets_of_encoders_take_the_same_words(name):
+    head = HeadConfig(kind="token", num_classes=3)
+    config = ENCODER_PRESETS[name](**SIZES, feed_forward_width=70, head=head)
+    for field, value in SIZES.items():
+        assert field == "num_heads" or getattr(config, field) == value
+    assert config.feed_forward.width == 70 and config.head is not None
+    assert from_dict(EncoderConfig, to_dict(config)) == config
+    assert Encoder(config)(torch.zeros(1, 5, dtype=torch.int64)).shape == (1, 5, 3)
 
 
 @pytest.mark.parametrize("name", ["llama", "gemma3", "nanochat", "qwen3_moe"])

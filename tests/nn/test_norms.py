@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from groundup.nn.config import NormConfig
+from groundup.config import UserError
+from groundup.nn.block import Block
+from groundup.nn.config import AttentionConfig, FeedForwardConfig, LatentConfig, NormConfig
 from groundup.nn.norms import LayerNorm, RMSNorm, build_norm
 
 
@@ -30,3 +32,27 @@ def test_half_precision_stays_and_is_computed_in_fp32(kind, dtype):
     y = norm(x)
     assert y.dtype == dtype
     assert torch.equal(y, norm(x.float()).to(dtype))
+
+
+@pytest.mark.parametrize("kind", ["rmsnorm", "layernorm"])
+def test_what_is_not_learned_is_not_there(kind):
+    x = torch.randn(2, 5, 33)
+    learned = build_norm(NormConfig(kind=kind), 33)
+    bare = build_norm(NormConfig(kind=kind, scale=False, bias=kind == "rmsnorm"), 33)
+    assert not list(bare.parameters())
+    assert torch.equal(bare(x), learned(x))  # whose scale starts as 1 and whose shift as 0
+    if kind == "layernorm":
+        names = dict(build_norm(NormConfig(kind=kind, bias=False), 33).named_parameters())
+        assert list(names) == ["weight"]
+    with pytest.raises(UserError, match="norm.bias is about layernorm"):
+        NormConfig(kind="rmsnorm", bias=False)
+
+
+@pytest.mark.parametrize("placement", ["pre", "sandwich", "parallel"])
+def test_a_model_whose_norms_learn_nothing_has_no_parameter_of_them(placement):
+    norm = NormConfig(scale=False, placement=placement)
+    sizes = {"num_heads": 4, "num_kv_heads": 4, "head_width": 6}
+    latent = LatentConfig(rank=7, rope_width=4, value_width=5, query_rank=9)
+    for changes in ({"qk_norm": True}, {"latent": latent}, {"differential": 0.8}):
+        block = Block(24, AttentionConfig(**sizes, **changes), FeedForwardConfig(width=9), norm)
+        assert not any("norm" in name for name, _ in block.named_parameters())

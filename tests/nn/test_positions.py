@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from groundup.config import UserError
 from groundup.nn.attention import Attention
 from groundup.nn.config import AttentionConfig, NormConfig, PositionsConfig, RopeScaling
 from groundup.nn.masks import Plan
 from groundup.nn.positions import (
+    LayerRotations,
     RotaryPositions,
     change_layout,
     document_positions,
@@ -131,3 +134,33 @@ def test_document_positions_restart():
     documents = torch.tensor([[4, 4, 4, 9, 9, 2], [0, 1, 1, 1, 1, 1]])
     expected = torch.tensor([[0, 1, 2, 0, 1, 0], [0, 0, 1, 2, 3, 4]])
     assert torch.equal(document_positions(documents), expected)
+
+
+def test_part_of_a_head_is_turned_as_a_head_so_wide_and_the_rest_is_kept():
+    config = PositionsConfig(fraction=0.5)
+    assert config.turned(12) == 6
+    x, rotation = torch.randn(2, 7, 3, 12), RotaryPositions(6, 7, config)(0, 7)
+    turned = rotate(x, rotation)
+    assert torch.equal(turned[..., :6], rotate(x[..., :6], rotation))
+    assert torch.equal(turned[..., 6:], x[..., 6:])
+
+
+def test_layers_with_a_window_have_a_theta_of_their_own():
+    scaling = RopeScaling(kind="linear", factor=4.0)
+    config = PositionsConfig(theta=900.0, window_theta=50.0, scaling=scaling)
+    attention = AttentionConfig(num_heads=1, num_kv_heads=1, head_width=10, windows=(3, 0))
+    rotations = LayerRotations(attention, 7, config)
+    for layer, expected in (
+        (0, PositionsConfig(theta=50.0)),  # never scaled
+        (1, PositionsConfig(theta=900.0, scaling=scaling)),
+        (2, PositionsConfig(theta=50.0)),
+    ):
+        assert torch.equal(rotations(layer, 2, 5).cos, RotaryPositions(10, 7, expected)(2, 5).cos)
+    alike = LayerRotations(attention, 7, PositionsConfig(theta=900.0, scaling=scaling))
+    assert torch.equal(alike(0, 0, 7).sin, alike(1, 0, 7).sin)
+
+
+@pytest.mark.parametrize("field", ["window_theta", "fraction"])
+def test_what_has_no_effect_without_rope_is_refused(field):
+    with pytest.raises(UserError, match=f"positions.{field} is about rope"):
+        PositionsConfig(kind="alibi", **{field: 0.5 if field == "fraction" else 9.0})

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
+import torch
+import transformers
 
 from groundup.config import UserError
 from groundup.models.decoder import Decoder
@@ -90,3 +93,14 @@ LLAMA, GEMMA2, PYTHIA = (PUBLISHED[name] for name in ("llama", "gemma2", "pythia
 def test_a_model_transformers_has_no_class_for_is_refused_by_name(config, field) -> None:
     with pytest.raises(UserError, match=field):
         to_hf_config(config)
+
+
+@pytest.mark.parametrize("family", ["gemma2", "gemma3_text", "gpt_neox", "phi", "nanochat"])
+def test_models_of_the_published_sizes_have_as_many_parameters(family: str) -> None:
+    """What transformers' own defaults describe, 0.3 to 20 billion parameters, without memory."""
+    theirs = transformers.AutoConfig.for_model(family)
+    config = from_hf_config(json.loads(theirs.to_json_string(use_diff=False)))
+    with torch.device("meta"):
+        model = transformers.AutoModelForCausalLM.from_config(theirs)
+        expected = sum(parameter.numel() for parameter in model.parameters())
+        assert Decoder(config).num_parameters() == expected
