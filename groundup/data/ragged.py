@@ -13,6 +13,7 @@ import numpy as np
 
 from groundup.config import require
 from groundup.data.batch import IGNORE, Batch
+from groundup.data.images import normalized
 from groundup.data.order import RowOrder
 from groundup.data.padding import pad
 
@@ -101,11 +102,6 @@ class ImageLoader:
 
     def rows(self, index: int, start: int, stop: int) -> Batch:
         return self.step(index).rows(start, stop)
-
-
-def normalized(images: np.ndarray) -> np.ndarray:
-    """uint8 -> float32 from -1 to 1, what models read."""
-    return images.astype(np.float32) / 127.5 - 1.0
 
 
 def shifted(images: np.ndarray, most: int, generator: np.random.Generator) -> np.ndarray:

@@ -10,7 +10,8 @@ import torch
 from groundup.config import require
 from groundup.data.batch import Batch
 from groundup.data.examples import Example, pixels
-from groundup.data.ragged import ImageLoader, RaggedLoader, Row, normalized
+from groundup.data.images import normalized
+from groundup.data.ragged import ImageLoader, RaggedLoader, Row
 from groundup.infer.beam import greedy_batch
 from groundup.infer.generate import evaluating
 from groundup.pipeline.tasks import rows

@@ -135,7 +135,7 @@ def _mlp(family: str, needs: Needs, width: int, layers: int) -> MLPConfig:
 
 
 def _vit(family: str, needs: Needs, width: int, layers: int) -> ViTConfig:
-    return vit(
+    shape = vit(
         image_size=needs.image_size,
         patch_size=patch_size(needs.image_size),
         channels=needs.channels,
@@ -145,6 +145,7 @@ def _vit(family: str, needs: Needs, width: int, layers: int) -> ViTConfig:
         num_heads=width // HEAD,
         pooling="mean",
     )
+    return replace(shape, init_std=width**-0.5)  # the usual 0.02 is for widths of hundreds
 
 
 def _vlm(family: str, needs: Needs, width: int, layers: int) -> VisionLanguageConfig:
