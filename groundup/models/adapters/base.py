@@ -110,6 +110,11 @@ def window_fields(attention: AttentionConfig, num_layers: int) -> dict[str, Any]
     return {"layer_types": [names[attention.window(i) > 0] for i in range(num_layers)]}
 
 
+def one_window(windows: tuple[int, ...]) -> tuple[int, ...]:
+    """The same layers with windows all as large as the largest, as many families have them."""
+    return tuple(max(windows) if window else 0 for window in windows)
+
+
 def read_windows(
     data: Mapping[str, Any], num_layers: int, window: Any, types: Sequence[str]
 ) -> tuple[int, ...]:
@@ -117,12 +122,12 @@ def read_windows(
 
     `types` stands in for `layer_types` where a file has none.
     """
-    types = data.get("layer_types") or types
-    unknown = set(types) - {"sliding_attention", "full_attention"}
+    types, known = data.get("layer_types") or types, ("sliding_attention", "full_attention")
+    if not isinstance(types, list) or not all(name in known for name in types):
+        raise UserError(f"config.json: layer_types should be names out of {known}, not {types!r}.")
     require(
-        not unknown and len(types) == num_layers,
-        f"config.json: layer_types holds {len(types)} names for {num_layers} layers"
-        + (f", among them {sorted(unknown)}." if unknown else "."),
+        len(types) == num_layers,
+        f"config.json: layer_types holds {len(types)} names for {num_layers} layers.",
     )
     if "sliding_attention" not in types:
         return ()
@@ -142,6 +147,16 @@ def whole_number(data: Mapping[str, Any], field: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool):
         raise UserError(f"config.json: {field} should be a whole number, but is {value!r}.")
     return value
+
+
+def number(data: Mapping[str, Any], field: str, default: float | None) -> float | None:
+    """A field that has to be a number or null. Raises UserError naming it when it is neither."""
+    value = data.get(field, default)
+    if value is None:
+        return None
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise UserError(f"config.json: {field} should be a number, but is {value!r}.")
+    return float(value)
 
 
 def only(data: Mapping[str, Any], field: str, *allowed: Any) -> None:

@@ -12,7 +12,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from groundup.models.adapters.base import only, read_windows, window_fields
+from groundup.config import require
+from groundup.models.adapters.base import (
+    number,
+    one_window,
+    only,
+    read_windows,
+    whole_number,
+    window_fields,
+)
 from groundup.models.adapters.llama import LlamaAdapter
 from groundup.models.config import DecoderConfig
 from groundup.models.huggingface_rope import read_rope_by_layer, rope_fields_by_layer
@@ -72,8 +80,7 @@ class Gemma2Adapter(GemmaAdapter):
         attention = config.attention
         return super().needs(config) | {
             "norm.placement": (config.norm.placement, "sandwich"),
-            "attention.windows, but for 0,": (len(set(attention.windows) - {0}) <= 1, True),
-            "attention.windows": (attention.windows, attention.windows),
+            "attention.windows": (attention.windows, one_window(attention.windows)),
             "attention.soft_cap": (attention.soft_cap, attention.soft_cap),
             "attention.scale": (attention.scale, _scale(_scalar(config), attention.head_width)),
             "logit_soft_cap": (config.logit_soft_cap, config.logit_soft_cap),
@@ -96,22 +103,24 @@ class Gemma2Adapter(GemmaAdapter):
         only(data, "use_bidirectional_attention", False, None)
         config = super().read({**data, "layer_types": None})
         scores, logits = self.caps
-        every = data.get("sliding_window_pattern") or self.pattern
+        every = whole_number({"sliding_window_pattern": self.pattern, **data}, _PATTERN)
         types = [
-            "sliding_attention" if layer % every else "full_attention"
+            "sliding_attention" if layer % max(every, 1) else "full_attention"
             for layer in range(1, config.num_layers + 1)
         ]
+        scalar = whole_number({"query_pre_attn_scalar": 256, **data}, "query_pre_attn_scalar")
+        require(scalar > 0, f"config.json: query_pre_attn_scalar should be above 0, not {scalar}.")
         heads = replace(
             config.attention,
             windows=read_windows(data, config.num_layers, data.get("sliding_window"), types),
-            soft_cap=data.get("attn_logit_softcapping", scores),
-            scale=_scale(data.get("query_pre_attn_scalar", 256), config.attention.head_width),
+            soft_cap=number(data, "attn_logit_softcapping", scores),
+            scale=_scale(scalar, config.attention.head_width),
         )
         return replace(
             config,
             attention=heads,
             norm=replace(config.norm, placement="sandwich"),
-            logit_soft_cap=data.get("final_logit_softcapping", logits),
+            logit_soft_cap=number(data, "final_logit_softcapping", logits),
         )
 
 
@@ -146,6 +155,9 @@ class Gemma3Adapter(Gemma2Adapter):
         positions = read_rope_by_layer(data, theta, local, windows=windows)
         heads = replace(config.attention, qk_norm=True)
         return replace(config, attention=heads, positions=positions)
+
+
+_PATTERN = "sliding_window_pattern"  # in files from before transformers 5
 
 
 def _scalar(config: DecoderConfig) -> int:

@@ -15,6 +15,7 @@ from torch import Tensor
 from groundup.models.adapters.base import (
     TO_HF_ACTIVATION,
     activation,
+    one_window,
     only,
     read_windows,
     whole_number,
@@ -206,9 +207,10 @@ def _names(config: EncoderConfig) -> dict[str, str]:
 
 def _windows(data: Mapping[str, Any], num_layers: int) -> tuple[int, ...]:
     """Older files say that every so many-th layer sees all; a window has its two sides added."""
-    every = data.get("global_attn_every_n_layers") or 3
+    data = {"global_attn_every_n_layers": 3, "local_attention": 128, **data}
+    every = max(whole_number(data, "global_attn_every_n_layers"), 1)
     types = ["sliding_attention" if i % every else "full_attention" for i in range(num_layers)]
-    both_sides = whole_number({"local_attention": 128} | dict(data), "local_attention")
+    both_sides = whole_number(data, "local_attention")
     return read_windows(data, num_layers, both_sides // 2 + 1, types)
 
 
@@ -223,8 +225,7 @@ def _check(config: EncoderConfig) -> None:
         "norm.bias": (config.norm.bias, config.norm.bias),
         "first_norm": (config.first_norm, False),
         "feed_forward.kind": (network.kind, "gated"),
-        "attention.windows, but for 0,": (len(set(heads.windows) - {0}) <= 1, True),
-        "attention.windows": (heads.windows, heads.windows),
+        "attention.windows": (heads.windows, one_window(heads.windows)),
         "attention.out_bias": (heads.out_bias, heads.qkv_bias),
         "num_types": (config.num_types, 0),
         "pooler": (config.pooler, False),

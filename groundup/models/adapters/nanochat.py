@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from groundup.models.adapters.base import plain_decoder
+from groundup.models.adapters.base import number, plain_decoder
 from groundup.models.adapters.llama import LlamaAdapter
 from groundup.models.config import DecoderConfig
 
@@ -54,14 +54,14 @@ class NanoChatAdapter(LlamaAdapter):
 
     def read(self, data: Mapping[str, Any]) -> DecoderConfig:
         bias = bool(data.get("attention_bias", False))
-        data = {"hidden_act": "relu2", "final_logit_softcapping": 15.0, **data}
+        data = {"hidden_act": "relu2", **data}
         config = self.common_read(data, qkv_bias=bias, out_bias=bias, qk_norm=True)
         return replace(
             config,
             feed_forward=replace(config.feed_forward, kind="plain"),
             norm=replace(config.norm, scale=False),
             embedding_norm=True,
-            logit_soft_cap=data["final_logit_softcapping"],
+            logit_soft_cap=number(data, "final_logit_softcapping", 15.0),
         )
 
     def to_state(self, config: DecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
