@@ -16,7 +16,7 @@ import numpy as np
 from groundup.config import UserError, require
 from groundup.data.batch import IGNORE, Batch
 from groundup.data.documents import Document
-from groundup.data.loader import document_numbers, row_slots
+from groundup.data.loader import row_slots
 from groundup.data.manifest import (
     Manifest,
     open_manifest,
@@ -32,7 +32,7 @@ from groundup.text.chat import Rendered, render
 from groundup.text.tokenizer import Tokenizer
 
 KIND = "conversations"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +54,11 @@ class PackedManifest(Manifest):
 class PackedConversations:
     """Rows of packed conversations in a folder, opened for reading (memory-mapped).
 
-    `inputs` (R, T) are ids; a conversation starts with `<|bos|>`, and padding is `<|bos|>` too, so
-    that each padded position is a document of its own. `targets` (R, T) int32 are the ids to
-    predict, or IGNORE. Raises UserError when the folder is incomplete or was made with another
-    tokenizer than the one whose fingerprint is given.
+    `inputs` (R, T) are ids; a conversation starts with `<|bos|>`, and padding is `<|bos|>` too.
+    `targets` (R, T) int32 are the ids to predict, or IGNORE. `documents` (R, T) int32 number the
+    conversations of a row, and each padded position apart: in some models' formats every exchange
+    begins with `<|bos|>`, so that the ids do not tell. Raises UserError when the folder is
+    incomplete or was made with another tokenizer than the one whose fingerprint is given.
     """
 
     def __init__(self, folder: str | Path, tokenizer_fingerprint: str) -> None:
@@ -73,6 +74,7 @@ class PackedConversations:
         self.length = self.manifest.length
         self.inputs = np.load(self.folder / "inputs.npy", mmap_mode="r", allow_pickle=False)
         self.targets = np.load(self.folder / "targets.npy", mmap_mode="r", allow_pickle=False)
+        self.documents = np.load(self.folder / "documents.npy", mmap_mode="r", allow_pickle=False)
 
     def verify(self) -> None:
         """Read every byte; raise UserError where a sha256 is not the one in the manifest."""
@@ -117,11 +119,12 @@ class ConversationLoader:
         place = self.order.locate(row_slots(index, start, stop, self.rows_per_step))
         inputs = np.empty((stop - start, self.length), dtype=np.int64)
         targets = np.empty_like(inputs)
+        numbers = np.empty(inputs.shape, dtype=np.int32)
         for number, packed in enumerate(self.packed):
             chosen = place.source == number
             inputs[chosen] = packed.inputs[place.row[chosen]]
             targets[chosen] = packed.targets[place.row[chosen]]
-        numbers = document_numbers(inputs, self.packed[0].bos_id)
+            numbers[chosen] = packed.documents[place.row[chosen]]
         return Batch.from_numpy(inputs, targets, numbers)
 
 
@@ -223,15 +226,18 @@ def _write_rows(
     dtype = token_dtype(tokenizer.vocab_size)
     inputs = np.lib.format.open_memmap(folder / "inputs.npy", "w+", dtype, shape)
     targets = np.lib.format.open_memmap(folder / "targets.npy", "w+", "<i4", shape)
+    documents = np.lib.format.open_memmap(folder / "documents.npy", "w+", "<i4", shape)
     inputs[:] = tokenizer.special["<|bos|>"]
     targets[:] = IGNORE
     for row, spans in enumerate(rows):
         at = 0
-        for number, start, stop in spans:
+        for place, (number, start, stop) in enumerate(spans, start=1):
             end = at + stop - start
+            documents[row, at:end] = place
             # Each span begins with the <|bos|> that is there already.
             inputs[row, at + 1 : end] = conversations[number].ids[start : stop - 1]
             targets[row, at:end] = conversations[number].targets[start:stop]
             at = end
-    inputs.flush()
-    targets.flush()
+        documents[row, at:] = np.arange(length - at) + len(spans) + 1
+    for array in (inputs, targets, documents):
+        array.flush()

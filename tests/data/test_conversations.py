@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +25,8 @@ from groundup.data.conversations import (
 )
 from groundup.data.documents import Document
 from groundup.text.chat import Rendered, render
+from groundup.text.chat_format import ChatFormat, Turn
+from groundup.text.tokenizer import BPETokenizer
 
 if TYPE_CHECKING:
     from groundup.text.tokenizer import Tokenizer
@@ -249,3 +253,30 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, tiny_tokenizer: Tokenizer)
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(UserError, match="it was cut off"):
         PackedConversations(tmp_path / "c", tiny_tokenizer.fingerprint)
+
+
+def test_a_conversation_stays_one_where_every_exchange_begins_with_bos(
+    tmp_path: Path, tiny_tokenizer: Tokenizer
+) -> None:
+    """As in Llama 2's format. Padding and the next conversation are others, as with ours."""
+    assert isinstance(tiny_tokenizer, BPETokenizer)
+    bos, end = tiny_tokenizer.special["<|bos|>"], tiny_tokenizer.special["<|end|>"]
+    user = Turn(role="user", before="<|bos|>[", after="]")
+    answer = Turn(role="assistant", before=" ", after="<|end|>")
+    chat = ChatFormat(opening="", turns=(user, answer), reply="", end="<|end|>")
+    vocabulary = dataclasses.replace(tiny_tokenizer.vocabulary, chat=chat)
+    said = [("user", "who?"), ("assistant", "we do!"), ("user", "why?"), ("assistant", "the roof.")]
+    document = conversation(said)
+    for tokenizer, begins in ((BPETokenizer(vocabulary), 2), (tiny_tokenizer, 1)):
+        write_conversations(tmp_path, [document, document], tokenizer, 90)
+        packed = PackedConversations(tmp_path, tokenizer.fingerprint)
+        loader = ConversationLoader([packed], [1.0], 90, 1, seed=0)
+        batch = loader.step(0)
+        assert batch.documents is not None
+        inputs, numbers = batch.inputs[0].tolist(), batch.documents[0].tolist()
+        for number in (1, 2):
+            ids = [id for id, own in zip(inputs, numbers, strict=True) if own == number]
+            assert ids.count(bos) == begins and ids.count(end) == 1 + (begins == 1) * 2
+        assert len(set(numbers[numbers.index(3) :])) == len(numbers) - numbers.index(3)
+        if begins == 1:
+            assert numbers == np.cumsum(np.array(inputs) == bos).tolist()
