@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from groundup.models.encoder_config import ENCODER_PRESETS
+from groundup.models.presets import PRESETS
 from parity.table import ROWS, allowed, committed, measure
 
 PAGE = committed()
 MEND = "run scripts/parity_table.py"
+OTHERWISE = {"nanochat_2025": "nanochat"}
+"""Presets whose line is called otherwise; nanochat as it is now has no class in transformers."""
 
 
 @pytest.mark.parametrize(("section", "what", "dtype"), ROWS, ids=map(" ".join, ROWS))
@@ -23,3 +27,9 @@ def test_ours_equals_the_reference(section: str, what: str, dtype: str) -> None:
 
 def test_the_page_lists_these_rows_and_no_others() -> None:
     assert list(PAGE) == ROWS, MEND
+
+
+def test_every_preset_has_a_line() -> None:
+    lines = {what for section, what, _ in PAGE if section == "Models"}
+    for name in (*PRESETS, *ENCODER_PRESETS):
+        assert OTHERWISE.get(name, name.replace("_", "-")) in lines, f"add {name} to the zoo"
