@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -84,36 +83,3 @@ class RecurrentModel(nn.Module):
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs per token, the same at every length."""
         return recurrent_flops(self.config)
-
-
-@torch.no_grad()
-def generate(
-    model: RecurrentModel,
-    prompt: Tensor,
-    num_tokens: int,
-    temperature: float = 1.0,
-    top_k: int = 0,
-    generator: torch.Generator | None = None,
-) -> Tensor:
-    """ids (B, T), T ≥ 1 -> (B, num_tokens): what follows. Temperature 0 takes the likeliest.
-
-    The prompt is read once, then each token is read alone: the state holds all that came before.
-    The `top_k` likeliest (0: all) keep their proportions. Uses the model as it stands; call
-    `eval()` first.
-    """
-    require(prompt.shape[1] >= 1, "The prompt is empty, but the first token has to follow one.")
-    logits, state = model.read(prompt)
-    drawn = []
-    for _ in range(num_tokens):
-        last = logits[:, -1]
-        if temperature == 0:
-            ids = last.argmax(-1, keepdim=True)
-        else:
-            if 0 < top_k < last.shape[-1]:
-                lowest = last.topk(top_k).values[:, -1:]
-                last = last.masked_fill(last < lowest, -torch.inf)
-            weights = (last / temperature).softmax(-1)
-            ids = torch.multinomial(weights, 1, generator=generator)
-        drawn.append(ids)
-        logits, state = model.read(ids, state)
-    return torch.cat(drawn, 1)
