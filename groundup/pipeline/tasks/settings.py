@@ -112,22 +112,21 @@ _BASE = TaskSettings(
 )
 _KINDS: dict[str, dict[str, Any]] = {
     "continue": {"rows": 32, "length": 128, "test_examples": 20},
-    "classify": {"vocab_size": 2048, "dropout": 0.1},
+    "classify": {"vocab_size": 2048, "dropout": 0.1, "parameters": 300_000, "rows": 32},
     "tag": {"vocab_size": 2048, "dropout": 0.1},
-    "caption": {"dropout": 0.1, "rows": 32},
+    "caption": {"dropout": 0.1, "rows": 32, "parameters": 400_000},
     "image": {"dropout": 0.1, "tokenizer": "char"},
 }
-_RECURRENT: dict[str, Any] = {"optimizer": "adamw", "layers": 1}
 _FAMILIES: dict[str, dict[str, Any]] = {
-    "lstm": _RECURRENT,
-    "gru": _RECURRENT,
-    "rnn": _RECURRENT | {"rate": 1e-3},
+    "lstm": {"layers": 1, "rate": 1e-2},
+    "gru": {"layers": 1, "rate": 1e-2},
+    "rnn": {"layers": 1},
     "mlp": {"optimizer": "adamw", "rate": 1e-3},
 }
 _TASKS: dict[str, dict[str, Any]] = {
     # Few pieces make up all names: a small vocabulary, and a small model for many steps.
     "numbers": {"vocab_size": 400, "length": 64, "rows": 128, "parameters": 300_000},
-    "last-digit": {"vocab_size": 400, "length": 64, "parameters": 300_000, "dropout": 0.0},
+    "last-digit": {"vocab_size": 400, "length": 64, "rows": 64, "dropout": 0.0},
     "pronounce": {"tokenizer": "char", "length": 64, "rows": 128, "parameters": 600_000},
     "translate": {"vocab_size": 2048},
     "translate-it": {"vocab_size": 2048},
