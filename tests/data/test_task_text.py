@@ -96,11 +96,13 @@ def test_spam(store) -> None:
         files[f"package/data/spam-2/{i:05}.txt"] = mail(f"BUY {topic}!! {i}", f"{body} {topic}")
         files[f"package/data/spam-2/{i:05}.json"] = b"{}"
     files["package/data/spam-1/00001.txt"] = mail("x", "short")
+    files["package/data/spam-1/00002.txt"] = mail("BUY", "all of our pictures, XXX and hardcore")
     store(task_text, "MAIL", files)
     data = read_spam()
     assert data.classes == ("ham", "spam")
     both = [*data.train, *data.heldout]
     assert {example.target for example in both} == {"ham", "spam"}
+    assert not any("XXX" in example.source for example in both)
     assert all(("BUY" in example.source) == (example.target == "spam") for example in both)
     topics = [{one.source.split("\n")[0] for one in side} for side in (data.train, data.heldout)]
     assert not topics[0] & topics[1] and topics[1]
