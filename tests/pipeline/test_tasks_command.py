@@ -69,7 +69,7 @@ def test_all_has_every_family_the_documentation_names() -> None:
         (["nmbers"], "Did you mean 'numbers'"),
         (["numbers", "--family", "encodr"], "Did you mean 'encoder'"),
         (["numbers", "--family", "vit"], "take one of encoder-decoder"),
-        (["--family", "vlm"], "a vlm can learn"),
+        (["--family", "vlm"], "vlm can learn"),
         (["numbers", "--all"], "leave the task"),
         (["numbers", "--steps", "3", "--minutes", "1"], "not both"),
         (["numbers", "--rows", "9", "--accumulate", "2", "--steps", "1"], "does not divide"),
@@ -100,4 +100,8 @@ def test_a_wrong_answer_stands_beside_the_expected_one() -> None:
         baseline_name="a copy",
         samples=[("1", "one", "one "), ("2", "two", "too")],
     )
-    assert command.answers(outcome).splitlines() == ["  1 → one", "  2 → too", "    expected two"]
+    assert command.answers(outcome).splitlines() == [
+        "  1 → one ✓",
+        "  2 → too ✗",
+        "    expected two",
+    ]

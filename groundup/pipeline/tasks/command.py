@@ -74,7 +74,7 @@ def _train_one(
 
     if not name:
         known = [task.name for task in TASKS.values() if family in families_for(task)]
-        advice = f"; a {family} can learn {', '.join(known)}" if known else ""
+        advice = f"; {family} can learn {', '.join(known)}" if known else ""
         raise UserError(f"Name the task, as in: groundup train numbers --family lstm{advice}.")
     task = find_task(name)
     family = family or families_for(task)[0]
@@ -123,8 +123,9 @@ def answers(outcome: TaskOutcome) -> str:
     """A few questions, what was expected, and what the model says."""
     lines = []
     for question, expected, answer in outcome.samples:
-        lines.append(f"  {_short(question)} → {_short(answer)}")
-        if answer.strip() != expected.strip():
+        right = answer.strip() == expected.strip()
+        lines.append(f"  {_short(question)} → {_short(answer)} {'✓' if right else '✗'}")
+        if not right:
             lines.append(f"    expected {_short(expected)}")
     return "\n".join(lines)
 

@@ -97,6 +97,6 @@ def check_pair(task: Task, family: str) -> None:
     """Raises UserError, naming families that can, where a family cannot learn a task."""
     if task.kind not in find_family(family).kinds:
         raise UserError(
-            f"A {family} cannot learn {task.name!r}, a task of kind {task.kind!r}: take one of "
-            f"{', '.join(families_for(task))}."
+            f"The family {family} cannot learn {task.name!r}, a task of kind {task.kind!r}: take "
+            f"one of {', '.join(families_for(task))}."
         )

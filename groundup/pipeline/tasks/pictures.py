@@ -57,7 +57,7 @@ class Classifier(Learner):
         return [self.names[index] for index in torch.cat(best).tolist()]
 
     def pose(self, example: Example) -> tuple[str, str]:
-        return "(image)", example.target
+        return f"(image of {example.target})", example.target
 
 
 class Captioner(Learner):
@@ -111,7 +111,7 @@ class Captioner(Learner):
         )
 
     def pose(self, example: Example) -> tuple[str, str]:
-        return "(image)", example.target
+        return f"(image of {example.target})", example.target
 
 
 def _image_needs(
