@@ -28,6 +28,7 @@ from groundup.models.gguf.write import write_gguf
 from groundup.models.image_config import vit
 from groundup.models.kinds import build
 from groundup.models.presets import llama
+from groundup.models.recurrent_config import RecurrentConfig
 from groundup.text.tokenizer import Tokenizer
 
 SHAPE: dict[str, Any] = {"width": 64, "num_layers": 2, "num_heads": 4, "context_length": 48}
@@ -35,6 +36,7 @@ VERBS: dict[str, list[str]] = {
     "decoder": ["generate", "--prompt", "The"],
     "encoder": ["classify", "--prompt", "The"],
     "encoder-decoder": ["generate", "--prompt", "The"],
+    "recurrent": ["generate", "--prompt", "The"],
     "image": ["classify", "--image", "IMAGE"],
 }
 MEGABYTES = 40
@@ -142,9 +144,11 @@ def absurd_config(folder: Path) -> str:
 
 def absurd_width(folder: Path) -> str:
     facts = json.loads((folder / "groundup.json").read_text())
-    network = facts["model"]["feed_forward"] | {"width": HUGE}
-    edit_json(folder / "groundup.json", model=facts["model"] | {"feed_forward": network})
-    return "of shape"
+    wider = {"state_width": HUGE}
+    if "feed_forward" in facts["model"]:
+        wider = {"feed_forward": facts["model"]["feed_forward"] | {"width": HUGE}}
+    edit_json(folder / "groundup.json", model=facts["model"] | wider)
+    return "does not fit its config"
 
 
 def a_pickle(folder: Path) -> str:
@@ -195,6 +199,7 @@ def models(tiny_tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) 
         "decoder": llama(**size, **SHAPE),
         "encoder": bert(**size, **SHAPE, head=head),
         "encoder-decoder": t5(**size, **SHAPE, head_width=10),
+        "recurrent": RecurrentConfig(**size, width=48, state_width=64, num_layers=2),
         "image": vit(image_size=8, patch_size=4, channels=1, num_classes=3, width=64),
     }
     for name, config in configs.items():
