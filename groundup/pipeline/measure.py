@@ -11,7 +11,7 @@ import numpy as np
 from groundup.eval.bpb import Score, score_documents
 from groundup.infer.config import CHAT_SAMPLING, SamplingConfig
 from groundup.infer.generate import complete
-from groundup.text.chat import Message, render
+from groundup.text.chat import Message, chat_of, render
 
 if TYPE_CHECKING:
     from groundup.data.shards import Shards
@@ -78,5 +78,6 @@ def chat_sample(run: Run, model: Decoder, turns: list[str], max_tokens: int = 80
         messages.append({"role": "user", "content": turn})
         ids = render(run.tokenizer, messages, reply=True).ids
         reply = complete(model, run.tokenizer, ids, sampling).text
+        reply = reply.removeprefix(chat_of(run.tokenizer).lead)
         messages.append({"role": "assistant", "content": reply})
     return messages

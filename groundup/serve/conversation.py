@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from groundup.config import UserError, from_dict, to_dict
 from groundup.infer.config import SamplingConfig
 from groundup.infer.generate import Piece, Reader, generate
-from groundup.text.chat import Message, render
+from groundup.text.chat import Message, chat_of, render
 
 if TYPE_CHECKING:
     from groundup.models.decoder import Decoder
@@ -89,6 +89,7 @@ class Conversation:
         # Only text belongs in a reply: any special token ends it.
         stop_ids = frozenset(self.tokenizer.special.values())
         reply: Message = {"role": "assistant", "content": ""}
+        lead = chat_of(self.tokenizer).lead
         self.messages.append(reply)
         for piece in generate(
             self.model,
@@ -99,6 +100,9 @@ class Conversation:
             overflow="stop",
             reader=self._reader,
         ):
+            if lead and piece.text:
+                piece = dataclasses.replace(piece, text=piece.text.removeprefix(lead))
+                lead = ""
             reply["content"] += piece.text
             yield piece
 

@@ -45,6 +45,12 @@ class ChatFormat:
     template: str = ""
     """The Jinja text this was derived from, kept for other tools."""
 
+    @property
+    def lead(self) -> str:
+        """What the model itself writes before the content of its reply, as Llama 2's a space."""
+        before = self.turn("assistant").before
+        return before.removeprefix(self.reply) if before.startswith(self.reply) else ""
+
     def turn(self, role: str) -> Turn:
         """The turn of a role. Raises UserError when the format has none."""
         for turn in self.turns:

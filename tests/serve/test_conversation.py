@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
 
 from groundup.config import UserError
 from groundup.infer.config import SamplingConfig
+from groundup.text.chat_format import ChatFormat, Turn
 
 
 def say(conversation, text: str) -> str:
@@ -147,3 +149,19 @@ def test_what_cannot_be_restored_changes_nothing(make_conversation, data, messag
     with pytest.raises(UserError, match=message):
         conversation.restore(data)
     assert conversation.as_dict() == before
+
+
+def test_what_a_format_puts_before_a_reply_is_not_part_of_it(make_conversation) -> None:
+    """As the space in Llama 2's: the model writes it, and the next prompt holds it once."""
+    conversation = make_conversation(" Hello!")
+    user = Turn(role="user", before="<|user|>", after="<|assistant|>")
+    answer = Turn(role="assistant", before=" ", after="<|end|>")
+    chat = ChatFormat(opening="<|bos|>", turns=(user, answer), reply="", end="<|end|>")
+    vocabulary = dataclasses.replace(conversation.tokenizer.vocabulary, chat=chat)
+    conversation.tokenizer = type(conversation.tokenizer)(vocabulary)
+    assert say(conversation, "Hi") == "Hello!"
+    conversation.model.read = 0
+    assert say(conversation, "Hi") == "Hello!"
+    assert conversation.messages[1]["content"] == "Hello!"
+    # The reply's <|end|>, <|user|>Hi<|assistant|>, then the seven tokens of the reply.
+    assert conversation.model.read == 1 + 4 + 7
