@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.base import Model
 from groundup.models.config import DecoderConfig, flops_per_token
 from groundup.nn.alibi import alibi_bias
 from groundup.nn.block import Block
@@ -24,7 +25,7 @@ from groundup.nn.sinusoidal import sinusoids
 from groundup.nn.token_values import TokenValues
 
 
-class Decoder(nn.Module):
+class Decoder(Model):
     """ids (B, T) -> logits (B, T, V).
 
         ids ─ embedding [+ positions] ─ [norm] ─ block × L ─ [final_norm] ─ head ─ [cap] ─ logits
@@ -151,10 +152,6 @@ class Decoder(nn.Module):
             window = self.config.attention.window(index)
             layers.append(self.block(index).attention.new_cache(batch, capacity, window))
         return KVCache.of(layers)
-
-    def num_parameters(self) -> int:
-        """Numbers the model learns; a tied matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs per token at a context of `length`; the formula is in `config`."""

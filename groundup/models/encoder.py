@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.base import Model
 from groundup.models.encoder_config import EncoderConfig, HeadConfig, Pooling
 from groundup.models.flops import encoder_flops
 from groundup.nn.block import Block
@@ -18,7 +19,7 @@ from groundup.nn.positions import LayerRotations
 from groundup.nn.recompute import run
 
 
-class Encoder(nn.Module):
+class Encoder(Model):
     """ids (B, T) -> what its head says of them; without a head, (B, T, D) hidden states.
 
         ids ─ embedding + positions + types ─ [norm] ─ block × L ─ [final_norm] ─ [head]
@@ -97,10 +98,6 @@ class Encoder(nn.Module):
         initialize(self, config.init_std, config.num_layers, config.norm.placement)
         if isinstance(self.head, MaskedHead):
             nn.init.zeros_(self.head.bias)
-
-    def num_parameters(self) -> int:
-        """Numbers the model learns; a tied matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs per token of a text of `length`."""

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.base import Model
 from groundup.models.encoder import seeing
 from groundup.models.encoder_decoder_config import EncoderDecoderConfig
 from groundup.models.flops import encoder_decoder_flops
@@ -31,7 +32,7 @@ class Source(NamedTuple):
     mask: Plan
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(Model):
     """source (B, S), target (B, T) -> logits (B, T, V): what follows each token of the target.
 
         source ─ embedding ─ encoder ──────────┐ keys and values, once
@@ -125,10 +126,6 @@ class EncoderDecoder(nn.Module):
             weight.device,
             weight.dtype,
         )
-
-    def num_parameters(self) -> int:
-        """Numbers the model learns; a tied matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs per token of a target of `length`, with a source as long."""

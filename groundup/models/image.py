@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.base import Model
 from groundup.models.flops import mlp_flops, vit_flops
 from groundup.models.image_config import MLPConfig, ViTConfig
 from groundup.nn.block import Block
@@ -19,7 +20,7 @@ from groundup.nn.norms import build_norm
 from groundup.nn.recompute import run
 
 
-class MLPClassifier(nn.Module):
+class MLPClassifier(Model):
     """images (B, channels, size, size) -> logits (B, num_classes)."""
 
     def __init__(self, config: MLPConfig) -> None:
@@ -41,10 +42,6 @@ class MLPClassifier(nn.Module):
             x = run(self, index, self._pass, x, layer)
         return self.head(x)
 
-    def num_parameters(self) -> int:
-        """Numbers the model learns."""
-        return sum(parameter.numel() for parameter in self.parameters())
-
     def flops_per_token(self, length: int = 1) -> float:
         """Training FLOPs per image; there are no tokens."""
         return mlp_flops(self.config)
@@ -53,7 +50,7 @@ class MLPClassifier(nn.Module):
         return F.dropout(self.activation(layer(x)), self.config.dropout, self.training)
 
 
-class VisionTransformer(nn.Module):
+class VisionTransformer(Model):
     """images (B, channels, size, size) -> logits (B, num_classes), or (B, N, D) without a head.
 
         image ─ patches ─ embedding ─ [class token +] positions ─ block × L ─ final_norm ─ head
@@ -101,10 +98,6 @@ class VisionTransformer(nn.Module):
         for index, block in enumerate(self.blocks):
             x = run(self, index, block, x, Plan(False, None))
         return self.final_norm(x) if self.final_norm is not None else x
-
-    def num_parameters(self) -> int:
-        """Numbers the model learns."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int = 1) -> float:
         """Training FLOPs per image of the size in the config, whatever the length."""

@@ -6,13 +6,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.base import Model
 from groundup.models.flops import recurrent_flops
 from groundup.models.recurrent_config import RecurrentConfig
 from groundup.nn.recompute import run
 from groundup.nn.recurrent import Recurrent, State, StateCache
 
 
-class RecurrentModel(nn.Module):
+class RecurrentModel(Model):
     """ids (B, T) -> logits (B, T, V).
 
         ids ─ embedding ─ RNN, GRU or LSTM × L ─ head ─ logits
@@ -75,10 +76,6 @@ class RecurrentModel(nn.Module):
     def head_weight(self) -> Tensor:
         """(V, C): the head's matrix."""
         return self.head.weight
-
-    def num_parameters(self) -> int:
-        """Numbers the model learns."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs per token, the same at every length."""

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.config import require
+from groundup.models.base import Model
 from groundup.models.decoder import Decoder
 from groundup.models.flops import vision_language_flops
 from groundup.models.image import VisionTransformer
@@ -15,7 +16,7 @@ from groundup.nn.cache import KVCache
 from groundup.nn.init import initialize
 
 
-class VisionLanguageModel(nn.Module):
+class VisionLanguageModel(Model):
     """ids (B, T), images (B, channels, height, width) -> logits (B, T, V).
 
         image ─ vision transformer ─ [queries] ─ projector ┐
@@ -52,10 +53,6 @@ class VisionLanguageModel(nn.Module):
     def given(self, images: Tensor) -> GivenImages:
         """The model as a decoder, for one image or one for each row it will be asked."""
         return GivenImages(self, images)
-
-    def num_parameters(self) -> int:
-        """Numbers the model learns; a tied matrix counts once."""
-        return sum(parameter.numel() for parameter in self.parameters())
 
     def flops_per_token(self, length: int) -> float:
         """Training FLOPs per token of a row of `length`, one image's share included."""

@@ -13,8 +13,9 @@ from groundup.cli import main
 from groundup.config import UserError
 from groundup.infer.embed import Embedding, embed, read_embedding
 from groundup.models.encoder import Encoder
-from groundup.models.encoder_config import HeadConfig, bert
+from groundup.models.encoder_config import HeadConfig, bert, modernbert
 from groundup.models.folder import load_any, save_any
+from groundup.text.framing import frame
 from groundup.text.wordpiece import ROLES, WordPieceTokenizer
 
 WORDS = ["the", "house", "grows", "a", "cat", "sat", "on", "stones", "rain", "##s"]
@@ -116,3 +117,17 @@ def test_folders_that_do_not_fit_are_refused(folder: Path) -> None:
 def test_without_instructions_the_configs_pooling_is_used(tmp_path: Path) -> None:
     expected = Embedding(pooling="first", normalize=False, max_tokens=512)
     assert read_embedding(tmp_path, bert()) == expected
+
+
+@torch.no_grad()
+def test_encoders_with_tokenizers_of_ours_embed_too(tmp_path, tiny_tokenizer, capsys) -> None:
+    shape = {"width": 24, "num_layers": 2, "num_heads": 2, "context_length": 20}
+    model = Encoder(modernbert(vocab_size=tiny_tokenizer.vocab_size, **shape)).eval()
+    save_any(tmp_path / "m", model, tiny_tokenizer, {})
+    (tmp_path / "lines.txt").write_text("the house\n" + "stone by stone " * 30)
+    main(["embed", str(tmp_path / "m"), "--text", str(tmp_path / "lines.txt")])
+    short, cut = (torch.tensor(json.loads(line)) for line in capsys.readouterr().out.splitlines())
+    row = frame(tiny_tokenizer, tiny_tokenizer.encode("the house"))
+    torch.testing.assert_close(short, model(torch.tensor([row])).mean(1)[0], atol=1e-5, rtol=0)
+    row = frame(tiny_tokenizer, tiny_tokenizer.encode("stone by stone " * 30)[:18])
+    torch.testing.assert_close(cut, model(torch.tensor([row])).mean(1)[0], atol=1e-5, rtol=0)
