@@ -66,7 +66,7 @@ def test_images_of_another_size_are_refused():
     with pytest.raises(UserError, match="16 pixels a side, but these are 20 × 20"):
         small_vit()(torch.randn(1, 1, 20, 20))
     with pytest.raises(UserError, match="do not divide into patches of 4"):
-        small_vit()(torch.randn(1, 1, 18, 16))
+        patches(torch.randn(1, 1, 18, 16), 4)
     with pytest.raises(UserError, match="does not divide into patches of 5"):
         vit(image_size=16, patch_size=5, num_classes=2)
 
