@@ -17,13 +17,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from groundup.inspect.memory import MEGABYTE, allocations, one_thread
 from groundup.inspect.show import grid
 from groundup.nn.kernels import attend, naive_attention
-from groundup.nn.masks import Causal, Window, dense, plan
+from groundup.nn.masks import Causal, Plan, Rule, Window, dense, plan
 from groundup.scratch.flash_attention import flash_attention
 from groundup.viz.style import LIGHT, caption, new_figure, save
 
@@ -31,59 +30,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 CPU = torch.device("cpu")
-WIDTH, WINDOW, TILE = 64, 256, 128
+WIDTH, WINDOW, TILE = 64, 64, 128
 LENGTHS = (256, 512, 1024, 2048, 4096, 8192, 16384)
 LONGEST_SLOW = 4096
 REPEATS = 2
 
 
-def naive(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def naive(query: Tensor, key: Tensor, value: Tensor, mask: Plan) -> Tensor:
     """(B, H, T, E) three times -> (B, H, T, E): every weight is a number in memory."""
-    length = query.shape[2]
-    return naive_attention(query, key, value, dense(Causal(), length, length, CPU))[0]
+    visible, _ = mask.spelled_out(query.shape[2], key.shape[2], CPU)
+    return naive_attention(query, key, value, visible)[0]
 
 
-def tiled(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+def tiled(query: Tensor, key: Tensor, value: Tensor, _: Plan) -> Tensor:
     """The same, tile by tile."""
     return flash_attention(query, key, value, causal=True, tile=TILE)
-
-
-def fused(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """The same, by the kernel that models run."""
-    length = query.shape[2]
-    return attend(query, key, value, plan(Causal(), length, length, CPU))
-
-
-def masked_window(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Only the last WINDOW keys count, but all are scored: a mask hides, it does not save."""
-    length = query.shape[2]
-    return attend(query, key, value, plan(Causal() & Window(WINDOW), length, length, CPU))
-
-
-def window_in_blocks(query: Tensor, key: Tensor, value: Tensor, window: int = 0) -> Tensor:
-    """The same as `masked_window`, from only those keys that may count.
-
-    Queries in blocks as long as the window need the keys of their own block and of the one before.
-    Beltagy et al. 2020 (Longformer), arXiv:2004.05150. Lengths that blocks do not divide are
-    filled up at the end, where nobody looks.
-    """
-    window, (batch, heads, length, _) = window or WINDOW, query.shape
-    filling = -length % window
-
-    def blocks(x: Tensor) -> Tensor:
-        return F.pad(x, (0, 0, 0, filling)).flatten(0, 1).unflatten(1, (-1, window))
-
-    def with_previous(x: Tensor) -> Tensor:
-        own = blocks(x)  # (B·H, N, W, E)
-        return torch.cat((F.pad(own, (0, 0, 0, 0, 1, 0))[:, :-1], own), dim=2)
-
-    visible = dense(Causal() & Window(window), window, 2 * window, CPU)
-    visible = visible.repeat((length + filling) // window, 1, 1)
-    visible[0, :, :window] = False  # before the first block there is none
-    found = F.scaled_dot_product_attention(
-        blocks(query), with_previous(key), with_previous(value), attn_mask=visible
-    )
-    return found.flatten(1, 2)[:, :length].unflatten(0, (batch, heads))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,18 +52,35 @@ class Method:
     """One way to compute attention, and the longest text it is asked to read here."""
 
     name: str
-    run: Callable[[Tensor, Tensor, Tensor], Tensor]
+    run: Callable[[Tensor, Tensor, Tensor, Plan], Tensor]
+    rule: Callable[[], Rule] = Causal
+    written_out: bool = False
+    """The mask is one bool for every pair."""
     longest: int = LENGTHS[-1]
     dashed: bool = False
 
+    def mask(self, length: int) -> Plan:
+        """Made once for all layers of a model, so no part of what is measured."""
+        if self.written_out:
+            return Plan(False, dense(self.rule(), length, length, CPU)[:, None])
+        return plan(self.rule(), length, length, CPU)
+
+
+def window() -> Rule:
+    """Itself and the keys before it, WINDOW in all."""
+    return Causal() & Window(WINDOW)
+
 
 METHODS = (
-    Method(name="as written", run=naive, longest=LONGEST_SLOW),
+    Method(name="as written", run=naive, written_out=True, longest=LONGEST_SLOW),
     Method(name="in tiles", run=tiled, longest=LONGEST_SLOW),
-    Method(name="torch's kernel", run=fused),
-    Method(name="window in blocks", run=window_in_blocks),
-    Method(name="window as a mask", run=masked_window, longest=LONGEST_SLOW, dashed=True),
-)
+    Method(name="torch's kernel", run=attend),
+    Method(name="window in blocks", run=attend, rule=window),
+    Method(
+        name="window as a mask", run=attend, rule=window, written_out=True,
+        longest=LONGEST_SLOW, dashed=True,
+    ),
+)  # fmt: skip
 COLOURS = (*LIGHT.series, LIGHT.muted)
 PASSES = ("forward", "training")
 """Forward alone, or with the backward pass."""
@@ -115,7 +93,7 @@ class Cost:
     milliseconds: float
     """Of processor time, the least of several: other programs hardly change it."""
     megabytes: float
-    """Held at most, beside queries, keys and values."""
+    """Held at most, beside queries, keys, values and the mask."""
 
 
 Costs = dict[str, dict[int, Cost]]
@@ -144,7 +122,7 @@ def measure(training: bool, lengths: tuple[int, ...], repeats: int = REPEATS) ->
         inputs = {length: torch.randn(3, 1, 1, length, WIDTH).unbind() for length in lengths}
     return {
         method.name: {
-            length: cost(method.run, inputs[length], training, repeats)
+            length: cost(method, inputs[length], training, repeats)
             for length in lengths
             if length <= method.longest
         }
@@ -153,16 +131,16 @@ def measure(training: bool, lengths: tuple[int, ...], repeats: int = REPEATS) ->
 
 
 def cost(
-    run: Callable[..., Tensor], inputs: tuple[Tensor, ...], training: bool, repeats: int = REPEATS
+    method: Method, inputs: tuple[Tensor, ...], training: bool, repeats: int = REPEATS
 ) -> Cost:
     """Time and memory of one pass."""
-    inputs = tuple(tensor.clone().requires_grad_(training) for tensor in inputs)
-    upstream = torch.ones_like(inputs[0])
+    query, key, value = (tensor.clone().requires_grad_(training) for tensor in inputs)
+    upstream, mask = torch.ones_like(query), method.mask(query.shape[2])
 
     def work() -> None:
-        output = run(*inputs)
+        output = method.run(query, key, value, mask)
         if training:
-            torch.autograd.grad(output, inputs, upstream)
+            torch.autograd.grad(output, (query, key, value), upstream)
 
     seconds = math.inf
     for _ in range(repeats):

@@ -19,6 +19,7 @@ from groundup.nn.masks import (
     Everything,
     LeftPadding,
     Padding,
+    Plan,
     Prefix,
     Rule,
     Sinks,
@@ -100,10 +101,15 @@ def _rows() -> list[list[str]]:
     longer, rows = rules(LONG), []
     for name, rule in rules(LENGTH).items():
         chosen = plan(rule, LENGTH, LENGTH, CPU)
-        kernel = "is_causal" if chosen.is_causal else "no mask" if chosen.dense is None else "mask"
         shares = density(rule, LENGTH, LENGTH), density(longer[name], LONG, LONG)
-        rows.append([WRITTEN[name], name, *(f"{share:.1%}" for share in shares), kernel])
+        rows.append([WRITTEN[name], name, *(f"{share:.1%}" for share in shares), _run_as(chosen)])
     return rows
+
+
+def _run_as(chosen: Plan) -> str:
+    if chosen.is_causal or chosen.window:
+        return "is_causal" if chosen.is_causal else "blocks"
+    return "mask" if chosen.dense is not None else "no mask"
 
 
 def _notes() -> list[str]:
@@ -111,7 +117,8 @@ def _notes() -> list[str]:
         "A rule is a function of two positions; & allows what both rules do, | what either does. "
         "A window counts the token itself.",
         "With a dense mask every pair is still computed, whatever the share: a rule saves work "
-        "only in a kernel that skips whole blocks, or with a cache that has let go of old keys.",
+        "only where whole blocks are skipped, as for a causal window, or with a cache that has let "
+        "go of old keys.",
     ]
 
 

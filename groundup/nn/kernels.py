@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 from groundup.config import require
 from groundup.nn.config import AttentionConfig
 from groundup.nn.kernel_choice import chosen_kernel
-from groundup.nn.masks import Plan
+from groundup.nn.masks import Causal, Plan, Window, dense
 
 
 class Mix(nn.Module):
@@ -69,14 +70,16 @@ def attend(
         seen = mask.spelled_out(query.shape[2], key.shape[2], query.device)
         scores = attention_scores(query, key, *seen, scale, soft_cap)
         return mix(F.dropout(attention_weights(scores, sinks), dropout), value)
-    dense = mask.dense
-    if dense is not None and dense.is_floating_point():
-        dense = dense.to(query.dtype)
+    if mask.window:
+        return _windowed_attention(query, key, value, mask.window, dropout, scale)
+    added = mask.dense
+    if added is not None and added.is_floating_point():
+        added = added.to(query.dtype)
     return F.scaled_dot_product_attention(
         query,
         key,
         value,
-        attn_mask=dense,
+        attn_mask=added,
         dropout_p=dropout,
         is_causal=mask.is_causal,
         scale=scale,
@@ -143,6 +146,46 @@ def mix(weights: Tensor, value: Tensor) -> Tensor:
         return (weights @ mixed.to(weights.dtype)).to(value.dtype)
 
 
+def _windowed_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    window: int,
+    dropout: float,
+    scale: float | None,
+) -> Tensor:
+    """A causal sliding window at a cost of T · window, where a mask over all pairs costs T · T.
+
+    Queries in blocks as long as the window need the keys of their own block and of the one before.
+    Beltagy et al. 2020 (Longformer), arXiv:2004.05150. A length that blocks do not divide is
+    filled up at its end, which no real query sees.
+    """
+    batch, _, length, _ = query.shape
+    filling = -length % window
+    run = partial(
+        F.scaled_dot_product_attention,
+        dropout_p=dropout,
+        scale=scale,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+
+    def blocks(x: Tensor) -> Tensor:
+        """(B, heads, T, E) -> (B, N, heads, window, E)."""
+        return F.pad(x, (0, 0, 0, filling)).unflatten(2, (-1, window)).transpose(1, 2)
+
+    def two_by_two(x: Tensor) -> Tensor:
+        """(B, heads, T, E) -> (B·(N - 1), heads, 2·window, E)."""
+        own = blocks(x)
+        return torch.cat((own[:, :-1], own[:, 1:]), dim=3).flatten(0, 1)
+
+    first = run(*(x[:, :, :window] for x in (query, key, value)), is_causal=True)
+    visible = dense(Causal() & Window(window), window, 2 * window, query.device)
+    queries = blocks(query)[:, 1:].flatten(0, 1)
+    others = run(queries, two_by_two(key), two_by_two(value), attn_mask=visible)
+    others = others.unflatten(0, (batch, -1)).transpose(1, 2).flatten(2, 3)
+    return torch.cat((first, others), dim=2)[:, :, :length]
+
+
 def _flex_attention(
     query: Tensor,
     key: Tensor,
@@ -174,7 +217,7 @@ def _score_change(
 ) -> Callable[..., Tensor] | None:
     """What FlexAttention does to a score at a place: bend it, add to it, hide it."""
     visible, added = None, mask.dense
-    if mask.blocks is None and (mask.is_causal or mask.dense is not None):
+    if mask.blocks is None and (mask.is_causal or mask.window or mask.dense is not None):
         visible, added = mask.spelled_out(query.shape[2], key.shape[2], query.device)
     if soft_cap is None and visible is None and added is None:
         return None

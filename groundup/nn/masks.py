@@ -2,7 +2,8 @@
 
 A rule answers for any pair of positions; queries are the last T of the S known positions, so a
 rule means the same with and without a cache. `plan` turns a rule into what
-`scaled_dot_product_attention` runs fastest: nothing, its `is_causal` flag, or a dense mask.
+`scaled_dot_product_attention` runs fastest: nothing, its `is_causal` flag, blocks as long as a
+window, or a dense mask.
 
 | who sees what                                 | rule                                           |
 |-----------------------------------------------|------------------------------------------------|
@@ -161,13 +162,15 @@ class Either(Both):
 
 
 class Plan(NamedTuple):
-    """How to run a rule: SDPA's flag, a dense mask, FlexAttention's blocks, or none of it."""
+    """How to run a rule: SDPA's flag, a dense mask, FlexAttention's blocks, a window, or none."""
 
     is_causal: bool
     dense: Tensor | None
     """(B or 1, 1 or H, T, S): bool, True = visible; or numbers added to the scores, -inf = not.
     Beside blocks, which say what is visible: None, or numbers added to the scores."""
     blocks: BlockMask | None = None
+    window: int = 0
+    """Every query sees itself and this many - 1 keys before it, and there are as many of both."""
 
     def spelled_out(
         self, num_queries: int, num_keys: int, device: torch.device
@@ -179,6 +182,8 @@ class Plan(NamedTuple):
         if self.blocks is not None:
             rows, rule = self.blocks.shape[0], self.blocks.mask_mod
             return create_mask(rule, rows, 1, num_queries, num_keys, str(device)), self.dense
+        if self.window:
+            return dense(Causal() & Window(self.window), num_queries, num_keys, device), None
         if self.is_causal:
             return dense(Causal(), num_queries, num_keys, device), None
         if self.dense is None:
@@ -208,6 +213,11 @@ def plan(
         visible = dense(rule, num_queries, num_keys, device)[:, None]
         return Plan(False, torch.where(visible, bias, -torch.inf))
     parts = [part for part in _conjuncts(rule) if not _allows_all(part, num_keys)]
+    windows = [part.size for part in parts if isinstance(part, Window)]
+    is_window = len(windows) == 1 and len(parts) == 2 and Causal() in parts
+    # In blocks a query is scored against two windows of keys: below four, a mask is as fast.
+    if is_window and num_queries == num_keys >= 4 * windows[0]:
+        return Plan(False, None, window=windows[0])
     if not all(isinstance(part, Causal) for part in parts):
         return Plan(False, dense(rule, num_queries, num_keys, device)[:, None])
     if parts and num_queries != 1 and num_queries != num_keys:

@@ -19,7 +19,7 @@ def test_the_table_is_of_the_real_rules(tmp_path: Path) -> None:
         assert line.startswith(masks.WRITTEN[name])
         assert f"{density(rule, masks.LENGTH, masks.LENGTH):.1%}" in line
     kernels = {line.split()[-1] for line in text.splitlines()[1:15]}
-    assert kernels == {"mask", "is_causal"}
+    assert kernels == {"mask", "is_causal", "blocks"}
 
 
 def test_alibi_weighs_by_distance() -> None:

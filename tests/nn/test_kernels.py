@@ -262,3 +262,21 @@ def test_families_without_them_refuse_them(attention):
 def test_what_does_not_go_together_is_refused(fields, words):
     with pytest.raises(UserError, match=words):
         AttentionConfig(**({"num_heads": 4, "num_kv_heads": 4, "head_width": 8} | fields))
+
+
+@pytest.mark.parametrize("num_kv_heads", [1, 2, 6])
+@pytest.mark.parametrize(("length", "window"), [(37, 5), (40, 10), (12, 3), (23, 1)])
+def test_a_window_in_blocks_is_the_window(length, window, num_kv_heads):
+    rule = Causal() & Window(window)
+    mask = plan(rule, length, length, CPU)
+    assert mask.window == window
+    inputs = (torch.randn(2, 6, length, 5), *torch.randn(2, 2, num_kv_heads, length, 5))
+    _assert_same(
+        lambda *x: attend(*x, mask, scale=0.7),
+        lambda *x: naive_attention(*x, dense(rule, length, length, CPU), scale=0.7)[0],
+        inputs,
+    )
+    torch.testing.assert_close(
+        attend(*inputs, mask, soft_cap=1.5),
+        attend(*inputs, Plan(False, dense(rule, length, length, CPU)[:, None]), soft_cap=1.5),
+    )

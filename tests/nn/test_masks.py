@@ -153,9 +153,13 @@ def test_the_fast_paths_are_taken_exactly_where_they_are_right():
         assert plan(rule, 3, 7, CPU).dense is not None
     for rule in (Everything(), Window(7)):
         assert plan(rule, 7, 7, CPU) == plan(rule, 3, 7, CPU) == whole
-    for rule in (Causal() & Window(6), Window(6), Causal() | Prefix(2), Causal() | Everything()):
+    for rule in (Causal() & Window(6), Window(1), Causal() | Prefix(2), Causal() | Everything()):
         assert plan(rule, 7, 7, CPU).dense is not None
     assert plan(Causal() & Window(6), 1, 7, CPU).dense is not None
+    for size, width, window in ((7, 1, 1), (8, 2, 2), (7, 2, 0), (41, 10, 10)):
+        made = plan(Window(width) & Causal(), size, size, CPU)
+        assert made.window == window and (made.dense is None) == bool(window)
+        assert plan(Causal() & Window(width), 3, size, CPU).dense is not None, "with a cache"
     documents = Document(torch.zeros(2, 7))
     assert plan(Causal() & documents, 7, 7, CPU).dense.shape == (2, 1, 7, 7)
 
