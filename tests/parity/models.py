@@ -82,7 +82,7 @@ def encoder_pair(config: EncoderConfig) -> Pair:
     return Pair(
         ours=module_function(ours, call=mine),
         theirs=module_function(theirs, lambda w: layout.to_hf_state(config, w), expected),
-        weights=random_weights(ours),
+        weights=random_weights(ours, spread=0.1),
         inputs=(ids, types) if config.num_types else (ids,),
     )
 
