@@ -47,6 +47,7 @@ def beam_search(
     stop_ids: Collection[int] = (),
     alpha: float = 0.0,
     cached: bool = True,
+    vocab_size: int | None = None,
 ) -> list[Hypothesis]:
     """The best `beams` replies to `prompt` that were found, best first; a source may be all of it.
 
@@ -54,7 +55,8 @@ def beam_search(
     by a stop id or by its `max_tokens`-th token. With as many beams as there are beginnings this
     is exact; with one it is greedy search. It ends early when no beginning can still overtake the
     worst finished reply that would be returned. `cached` False reads everything anew each time:
-    the reference, at a cost that grows with the square of the length.
+    the reference, at a cost that grows with the square of the length. `vocab_size` leaves out the
+    ids from there on, which a model may have beyond its tokenizer's.
     """
     require(beams >= 1, f"beams should be at least 1, but is {beams}.")
     require(alpha >= 0, f"alpha should be at least 0, but is {alpha}.")
@@ -66,7 +68,8 @@ def beam_search(
     cache = model.new_cache(1, len(prompt) + max_tokens - 1) if cached else None
     with evaluating(as_module(model)):
         for length in range(1, max_tokens + 1):
-            totals = logprobs[:, None] + _next_logprobs(model, rows, cache)  # (rows, V)
+            next_ones = _next_logprobs(model, rows, cache)[:, :vocab_size]
+            totals = logprobs[:, None] + next_ones  # (rows, V)
             live: list[tuple[int, int, float]] = []
             # Stop ids may take the best places, so look further; what is not live is finished.
             for row, id, total in _best(totals, beams * (1 + len(stop_ids))):

@@ -64,6 +64,7 @@ class Request:
             max_tokens=min(max_tokens, free),
             stop_ids=stop_ids,
             alpha=0.6,
+            vocab_size=self.tokenizer.vocab_size,
         )
         return self.tokenizer.decode([id for id in best.ids if id not in stop_ids])
 

@@ -74,6 +74,13 @@ def test_the_cache_changes_nothing_and_more_beams_find_no_worse(model, beams: in
     assert len({tuple(reply.ids) for reply in found}) == beams
 
 
+def test_ids_beyond_the_tokenizers_are_never_chosen(model) -> None:
+    found = beam_search(model, [1], beams=4, max_tokens=5, vocab_size=3)
+    assert max(id for reply in found for id in reply.ids) < 3
+    free = beam_search(model, [1], beams=4, max_tokens=5)
+    assert free[0].logprob >= found[0].logprob
+
+
 def test_one_beam_is_greedy_search(model) -> None:
     (best,) = beam_search(model, [1], beams=1, max_tokens=8)
     ids = [1]
