@@ -7,7 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
+import tokenizers.decoders
+import tokenizers.models
+import tokenizers.pre_tokenizers
 import torch
+import transformers
 
 from groundup.cli import main
 from groundup.data.pictures import read_picture
@@ -121,6 +126,28 @@ def test_an_encoder_decoder_answers_its_source(tmp_path, tiny_tokenizer, capsys)
     assert whole(capsys.readouterr().out) == whole(found)
     main([*command, "--samples", "2", "--seed", "1"])  # as far as positions go
     main([*command[:2], "--prompt", PROMPT * 40, "--greedy"])  # a source that is too long is cut
+
+
+@torch.no_grad()
+def test_t5_made_elsewhere_writes_what_transformers_writes(tmp_path, capsys) -> None:
+    pieces = ["<pad>", "</s>", "<unk>", "▁", "▁the", "▁house", "s", "o", "e", "h", "t"]
+    scored = [(piece, -0.1 * i) for i, piece in enumerate(pieces)]
+    unigram = tokenizers.Tokenizer(tokenizers.models.Unigram(scored, unk_id=2))
+    unigram.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    unigram.decoder = tokenizers.decoders.Metaspace()
+    unigram.add_special_tokens(pieces[:3])
+    shape = {"d_model": 24, "d_kv": 6, "d_ff": 40, "num_layers": 2, "num_heads": 4}
+    config = transformers.T5Config(vocab_size=11, decoder_start_token_id=0, **shape)
+    theirs = transformers.T5ForConditionalGeneration(config).eval()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
+    theirs.save_pretrained(tmp_path)
+    unigram.save(str(tmp_path / "tokenizer.json"))
+    for text in ("the houses", "those", "the the"):
+        source = torch.tensor([[*unigram.encode(text, add_special_tokens=False).ids, 1]])
+        ids = theirs.generate(source, max_new_tokens=12, do_sample=False)[0].tolist()
+        main(["generate", str(tmp_path), "--prompt", text, "--greedy", "--max-tokens", "12"])
+        assert capsys.readouterr().out.strip() == unigram.decode(ids).strip()
 
 
 def whole(text: str) -> str:
