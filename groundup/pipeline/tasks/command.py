@@ -25,6 +25,7 @@ EVERYTHING = {
 }
 """What `--all` trains: a task for each family that needs nothing fetched."""
 EVERYTHING_MINUTES = 0.8
+EVERYTHING_PARAMETERS = 300_000
 """Of each, where nothing else is asked for."""
 
 
@@ -70,6 +71,7 @@ def _train_one(
 ) -> str:
     """One family on one task; the one that fits best when none is named."""
     # What torch takes seconds to be imported for is not asked of the list of tasks.
+    from groundup.models.folder import kind_at
     from groundup.pipeline.tasks.runner import train_task
 
     if not name:
@@ -82,8 +84,8 @@ def _train_one(
     outcome = train_task(task, family, settings, where, console=console)
     if json:
         write_json(Path(json), to_dict(outcome))
-    lines = [table([outcome]), "", answers(outcome), "", f"The model is in {where / 'model'}."]
-    return "\n".join(lines)
+    left = f"The model is in {where / 'model'}. {kind_at(where / 'model').advice}"
+    return "\n".join([table([outcome]), "", answers(outcome), "", left])
 
 
 def _train_everything(folder: Path, settings: TaskSettings, json: str, console: Console) -> str:
@@ -92,6 +94,8 @@ def _train_everything(folder: Path, settings: TaskSettings, json: str, console: 
 
     if not (settings.minutes or settings.steps):
         settings = replace(settings, minutes=EVERYTHING_MINUTES)
+    if not (settings.parameters or settings.width):
+        settings = replace(settings, parameters=EVERYTHING_PARAMETERS)
     if settings.accumulate == 1:
         settings = replace(settings, accumulate=2)
     outcomes = [

@@ -115,7 +115,7 @@ _KINDS: dict[str, dict[str, Any]] = {
     "classify": {"vocab_size": 2048, "dropout": 0.1, "parameters": 300_000, "rows": 32},
     "tag": {"vocab_size": 2048, "dropout": 0.1},
     "caption": {"dropout": 0.1, "rows": 32, "parameters": 400_000},
-    "image": {"dropout": 0.1, "tokenizer": "char"},
+    "image": {"dropout": 0.1, "tokenizer": "word"},
 }
 _FAMILIES: dict[str, dict[str, Any]] = {
     "lstm": {"layers": 1, "rate": 1e-2},
@@ -130,7 +130,7 @@ _TASKS: dict[str, dict[str, Any]] = {
     "pronounce": {"tokenizer": "char", "length": 64, "rows": 128, "parameters": 600_000},
     "translate": {"vocab_size": 2048},
     "translate-it": {"vocab_size": 2048},
-    "titles": {"vocab_size": 2048, "length": 128},
+    "titles": {"vocab_size": 2048, "length": 128, "rows": 32, "parameters": 600_000},
 }
 METRICS = {"numbers": "exact_match", "pronounce": "exact_match"}
 """Where it is not the one of the kind of task."""
