@@ -102,6 +102,23 @@ def write_json(path: str | Path, data: Any) -> None:
         file.write("\n")
 
 
+def check_writable(path: str | Path) -> None:
+    """Raise UserError where no file could be written at `path`: ask before long work.
+
+    Nothing is made: folders that are missing on the way are what writing makes itself.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file.")
+    folder = path.absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"Cannot write {path}: {folder} is not a folder; name another place.")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"Cannot write {path}: no permission in {folder}; name another place.")
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

@@ -15,6 +15,7 @@ from groundup.files import (
     atomic_folder,
     atomic_write,
     cache_folder,
+    check_writable,
     read_json,
     sha256_bytes,
     sha256_file,
@@ -134,6 +135,29 @@ def test_json_round_trip_and_errors(tmp_path: Path) -> None:
         read_json(path)
     with pytest.raises(UserError, match="does not exist"):
         read_json(tmp_path / "none.json")
+
+
+def test_a_place_is_checked_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "broken").symlink_to(tmp_path / "nowhere")
+    for good in ("file", "new", "deep/er/new"):
+        check_writable(tmp_path / good)
+    assert names(tmp_path) == ["broken", "file"], "asking makes nothing"
+    for bad, words in (
+        (".", "is a folder; name a file"),
+        ("file/new", "file is not a folder"),
+        ("file/deep/er/new", "file is not a folder"),
+        ("broken/new", "broken is not a folder"),
+    ):
+        with pytest.raises(UserError, match=words):
+            check_writable(tmp_path / bad)
+    monkeypatch.chdir(tmp_path)
+    check_writable("new")
+    monkeypatch.setattr(files.os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(UserError, match="no permission in"):
+        check_writable("deep/new")
 
 
 def test_hashes(tmp_path: Path) -> None:
