@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # The order in which text becomes a chat, which is also the order to read the folders in.
 FOLDERS = (
-    "", "text", "data", "nn", "models", "models/adapters", "models/gguf", "optim", "parallel",
-    "train", "tune", "infer", "eval", "viz", "inspect", "pipeline", "pipeline/stages",
+    "", "text", "data", "native", "nn", "models", "models/adapters", "models/gguf", "optim",
+    "parallel", "train", "tune", "infer", "eval", "viz", "inspect", "pipeline", "pipeline/stages",
     "pipeline/compare", "pipeline/tasks", "serve", "scratch",
 )  # fmt: skip
 WIDTH = 75

@@ -161,7 +161,7 @@ class Reader:
     def next_logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
         """N rows of equally many ids -> (N, V) logits of the token after each."""
         cache = self._cache_for(len(rows))
-        known = min(_common_prefix(*pair) for pair in zip(self._rows, rows, strict=True))
+        known = min(common_prefix(*pair) for pair in zip(self._rows, rows, strict=True))
         known = min(known, len(rows[0]) - 1)  # the last token is read again: it gives the logits
         known = cache.reachable(known)
         # Set before the model runs: an interrupt halfway leaves only tokens that are in the cache.
@@ -329,7 +329,7 @@ def _join(pieces: Sequence[Piece]) -> Completion:
     )
 
 
-def _common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
     """How many ids two rows begin with alike."""
     if second[: len(first)] == first:  # the usual case, at the speed of C
         return len(first)

@@ -135,6 +135,11 @@ class Decoder(Model):
         """(V, D): the head's matrix, which is the embedding's when they are tied."""
         return self.embedding.weight if self.head is None else self.head.weight
 
+    @property
+    def has_plain_head(self) -> bool:
+        """Logits are hidden · headᵀ and nothing else."""
+        return self.head_bias is None and self.config.logit_soft_cap is None
+
     def initialize(self) -> None:
         """Draw all weights anew from torch's generator; see the table in `groundup.nn.init`."""
         config = self.config

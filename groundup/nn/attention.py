@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from groundup.nn.cache import LayerCache, RollingCache
 from groundup.nn.config import AttentionConfig, NormConfig
 from groundup.nn.kernels import Mix
+from groundup.nn.linear import Linear
 from groundup.nn.masks import Plan
 from groundup.nn.norms import RMSNorm
 from groundup.nn.positions import Rotation, rotate
@@ -48,12 +49,12 @@ class Attention(nn.Module):
         query_width = config.num_heads * config.head_width
         key_width = config.num_kv_heads * config.head_width
         source = width if memory_width is None else memory_width
-        self.query = nn.Linear(width, query_width, bias=config.qkv_bias)
-        self.key = nn.Linear(source, key_width, bias=config.qkv_bias)
-        self.value = nn.Linear(source, key_width, bias=config.qkv_bias)
+        self.query = Linear(width, query_width, bias=config.qkv_bias)
+        self.key = Linear(source, key_width, bias=config.qkv_bias)
+        self.value = Linear(source, key_width, bias=config.qkv_bias)
         self.mix = Mix(config)
-        self.out = nn.Linear(query_width, width, bias=config.out_bias)
-        self.gate = nn.Linear(width, query_width, bias=False) if config.gate else None
+        self.out = Linear(query_width, width, bias=config.out_bias)
+        self.gate = Linear(width, query_width, bias=False) if config.gate else None
         self.query_norm = self.key_norm = None
         if config.qk_norm:
             self.query_norm = RMSNorm(config.head_width, norm.eps, norm.scale)

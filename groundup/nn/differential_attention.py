@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from groundup.nn.cache import LayerCache, RollingCache
 from groundup.nn.config import AttentionConfig, NormConfig
 from groundup.nn.kernels import Mix
+from groundup.nn.linear import Linear
 from groundup.nn.masks import Plan
 from groundup.nn.norms import RMSNorm
 from groundup.nn.positions import Rotation, rotate
@@ -33,11 +34,11 @@ class DifferentialAttention(nn.Module):
         self.config, self.start = config, config.differential
         query_width = 2 * config.num_heads * config.head_width
         key_width = 2 * config.num_kv_heads * config.head_width
-        self.query = nn.Linear(width, query_width, bias=config.qkv_bias)
-        self.key = nn.Linear(width, key_width, bias=config.qkv_bias)
-        self.value = nn.Linear(width, key_width, bias=config.qkv_bias)
+        self.query = Linear(width, query_width, bias=config.qkv_bias)
+        self.key = Linear(width, key_width, bias=config.qkv_bias)
+        self.value = Linear(width, key_width, bias=config.qkv_bias)
         self.mix = DifferentialMix(config)
-        self.out = nn.Linear(query_width, width, bias=config.out_bias)
+        self.out = Linear(query_width, width, bias=config.out_bias)
         self.lambdas = nn.Parameter(LAMBDA_STD * torch.randn(4, config.head_width))
         self.head_norm = RMSNorm(2 * config.head_width, norm.eps, norm.scale)
 

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.nn.config import FeedForwardConfig
+from groundup.nn.linear import Linear
 from groundup.nn.moe import MixtureOfExperts
 
 
@@ -49,9 +50,9 @@ class GatedFeedForward(nn.Module):
 
     def __init__(self, width: int, config: FeedForwardConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(width, config.width, bias=config.bias)
-        self.up = nn.Linear(width, config.width, bias=config.bias)
-        self.down = nn.Linear(config.width, width, bias=config.bias)
+        self.gate = Linear(width, config.width, bias=config.bias)
+        self.up = Linear(width, config.width, bias=config.bias)
+        self.down = Linear(config.width, width, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = config.dropout
 
@@ -65,8 +66,8 @@ class PlainFeedForward(nn.Module):
 
     def __init__(self, width: int, config: FeedForwardConfig) -> None:
         super().__init__()
-        self.up = nn.Linear(width, config.width, bias=config.bias)
-        self.down = nn.Linear(config.width, width, bias=config.bias)
+        self.up = Linear(width, config.width, bias=config.bias)
+        self.down = Linear(config.width, width, bias=config.bias)
         self.activation = ACTIVATIONS[config.activation]
         self.dropout = config.dropout
 

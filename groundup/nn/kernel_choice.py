@@ -2,7 +2,7 @@
 
 | kernel | is                                                                                     |
 |--------|----------------------------------------------------------------------------------------|
-| auto   | sdpa where it can, else eager                                                          |
+| auto   | the native kernel or sdpa where they can, else eager                                   |
 | sdpa   | `scaled_dot_product_attention`: exact, tiled, fast; no soft cap, no sinks              |
 | flex   | FlexAttention: skips blocks that nobody sees; no dropout, and no gradients on a CPU    |
 | eager  | the formula as written, all scores in memory                                           |

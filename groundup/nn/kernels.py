@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.attention.flex_attention import AuxRequest, flex_attention
 
 from groundup.config import require
+from groundup.native.ops import causal_attention, has_tiles
 from groundup.nn.config import AttentionConfig
 from groundup.nn.kernel_choice import chosen_kernel
 from groundup.nn.masks import Causal, Plan, Window, dense
@@ -53,8 +54,9 @@ def attend(
     Scores are multiplied by `scale`, 1/√E when left out, and then bent below `soft_cap`; `sinks`
     (H,) are scores of a key without a value. A query that may see nothing gets zeros.
 
-    FlexAttention runs what has been planned for it. Of the rest, torch's fused kernel knows neither
-    cap nor sinks: with them, all scores are written out. `use_kernel` chooses otherwise.
+    FlexAttention runs what has been planned for it, and the native kernel what it can. Of the rest,
+    torch's fused kernel knows neither cap nor sinks: with them, all scores are written out.
+    `use_kernel` chooses otherwise.
     """
     kernel = chosen_kernel()
     if mask.blocks is not None or kernel == "flex":
@@ -70,9 +72,13 @@ def attend(
         seen = mask.spelled_out(query.shape[2], key.shape[2], query.device)
         scores = attention_scores(query, key, *seen, scale, soft_cap)
         return mix(F.dropout(attention_weights(scores, sinks), dropout), value)
+    if kernel == "auto" and not dropout and _is_native(query, key, value, mask):
+        return _native_attention(query, key, value, mask.first, scale)
     if mask.window:
         return _windowed_attention(query, key, value, mask.window, dropout, scale)
     added = mask.dense
+    if mask.first is not None:
+        added, _ = mask.spelled_out(query.shape[2], key.shape[2], query.device)
     if added is not None and added.is_floating_point():
         added = added.to(query.dtype)
     return F.scaled_dot_product_attention(
@@ -144,6 +150,26 @@ def mix(weights: Tensor, value: Tensor) -> Tensor:
     mixed = value.repeat_interleave(weights.shape[1] // value.shape[1], dim=1)
     with torch.autocast(value.device.type, enabled=False):
         return (weights @ mixed.to(weights.dtype)).to(value.dtype)
+
+
+def _is_native(query: Tensor, key: Tensor, value: Tensor, mask: Plan) -> bool:
+    """Whether the native kernel can: causal self-attention in bf16, on a CPU with AMX."""
+    return (
+        (mask.is_causal or mask.first is not None)
+        and query.device.type == "cpu"
+        and query.dtype == key.dtype == value.dtype == torch.bfloat16
+        and query.shape[2:] == key.shape[2:] == value.shape[2:]
+        and all(tensor.stride(-1) == 1 for tensor in (query, key, value))
+        and has_tiles()
+    )
+
+
+def _native_attention(
+    query: Tensor, key: Tensor, value: Tensor, first: Tensor | None, scale: float | None
+) -> Tensor:
+    scale = query.shape[-1] ** -0.5 if scale is None else scale
+    first = first if first is None else first.expand(len(query), -1)
+    return causal_attention(query, key, value, first, scale)[0]
 
 
 def _windowed_attention(

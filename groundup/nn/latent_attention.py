@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from groundup.nn.cache import LayerCache, RollingCache
 from groundup.nn.config import AttentionConfig, NormConfig
 from groundup.nn.kernels import Mix
+from groundup.nn.linear import Linear
 from groundup.nn.masks import Plan
 from groundup.nn.norms import RMSNorm
 from groundup.nn.positions import Rotation, rotate
@@ -37,15 +38,15 @@ class LatentAttention(nn.Module):
         self.head_width = config.head_width + latent.rope_width
         query_source, self.query_down, self.query_norm = width, None, None
         if latent.query_rank is not None:
-            self.query_down = nn.Linear(width, latent.query_rank, bias=bias)
+            self.query_down = Linear(width, latent.query_rank, bias=bias)
             self.query_norm = RMSNorm(latent.query_rank, norm.eps, norm.scale)
             query_source = latent.query_rank
-        self.query = nn.Linear(query_source, heads * self.head_width, bias=False)
-        self.latent_down = nn.Linear(width, latent.rank + latent.rope_width, bias=bias)
+        self.query = Linear(query_source, heads * self.head_width, bias=False)
+        self.latent_down = Linear(width, latent.rank + latent.rope_width, bias=bias)
         self.latent_norm = RMSNorm(latent.rank, norm.eps, norm.scale)
         up_width = heads * (config.head_width + latent.value_width)
-        self.latent_up = nn.Linear(latent.rank, up_width, bias=False)
-        self.out = nn.Linear(heads * latent.value_width, width, bias=config.out_bias)
+        self.latent_up = Linear(latent.rank, up_width, bias=False)
+        self.out = Linear(heads * latent.value_width, width, bias=config.out_bias)
         # Not 1/√ of the width of what is scored, which is another once `up` has moved.
         self.mix = Mix(config, config.scale or self.head_width**-0.5)
 

@@ -18,7 +18,7 @@ window, or a dense mask.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.nn.attention.flex_attention import BlockMask, create_block_mask, create_mask
 
 from groundup.config import require
+from groundup.native.ops import has_tiles
 from groundup.nn.kernel_choice import chosen_kernel
 
 
@@ -126,7 +127,10 @@ class LeftPadding(Rule):
 
 @dataclass(frozen=True)
 class Document(Rule):
-    """A position sees only positions of its own document. `numbers` is (B, S)."""
+    """A position sees only positions of its own document. `numbers` is (B, S).
+
+    The positions of a document are neighbours: a number does not come back after another.
+    """
 
     numbers: Tensor
 
@@ -171,6 +175,8 @@ class Plan(NamedTuple):
     blocks: BlockMask | None = None
     window: int = 0
     """Every query sees itself and this many - 1 keys before it, and there are as many of both."""
+    first: Tensor | None = None
+    """(B or 1, T) int32, for the native kernel: query i sees the keys first[i]..i."""
 
     def spelled_out(
         self, num_queries: int, num_keys: int, device: torch.device
@@ -184,6 +190,10 @@ class Plan(NamedTuple):
             return create_mask(rule, rows, 1, num_queries, num_keys, str(device)), self.dense
         if self.window:
             return dense(Causal() & Window(self.window), num_queries, num_keys, device), None
+        if self.first is not None:
+            past = dense(Causal(), num_queries, num_keys, device)
+            reached = torch.arange(num_keys, device=device) >= self.first[..., None]
+            return (past & reached)[:, None], None
         if self.is_causal:
             return dense(Causal(), num_queries, num_keys, device), None
         if self.dense is None:
@@ -216,13 +226,35 @@ def plan(
     windows = [part.size for part in parts if isinstance(part, Window)]
     is_window = len(windows) == 1 and len(parts) == 2 and Causal() in parts
     # In blocks a query is scored against two windows of keys: below four, a mask is as fast.
-    if is_window and num_queries == num_keys >= 4 * windows[0]:
-        return Plan(False, None, window=windows[0])
+    in_blocks = is_window and num_queries == num_keys >= 4 * windows[0]
     if not all(isinstance(part, Causal) for part in parts):
+        if chosen_kernel() == "auto" and device.type == "cpu" and has_tiles():
+            first = _first_keys(parts, num_keys) if num_queries == num_keys else None
+            if first is not None:
+                return Plan(False, None, window=windows[0] if in_blocks else 0, first=first)
+        if in_blocks:
+            return Plan(False, None, window=windows[0])
         return Plan(False, dense(rule, num_queries, num_keys, device)[:, None])
     if parts and num_queries != 1 and num_queries != num_keys:
         return Plan(False, dense(Causal(), num_queries, num_keys, device)[:, None])
     return Plan(bool(parts) and num_queries == num_keys != 1, None)
+
+
+def _first_keys(parts: Sequence[Rule], length: int) -> Tensor | None:
+    """(B or 1, T) int32: the first key of each query, where it sees all from there to itself."""
+    if not any(isinstance(part, Causal) for part in parts):
+        return None
+    places = torch.arange(length)
+    first = torch.zeros(1, length, dtype=torch.int64)
+    for part in parts:
+        if isinstance(part, Window):
+            first = torch.maximum(first, places - (part.size - 1))
+        elif isinstance(part, Document):
+            begins = part.numbers.diff(dim=1, prepend=part.numbers[:, :1]) != 0
+            first = torch.maximum(first, (places * begins).cummax(dim=1).values)
+        elif not isinstance(part, Causal):
+            return None
+    return first.int()
 
 
 def flex_plan(

@@ -15,7 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from groundup.data.batch import IGNORE, Batch
+from groundup.models.decoder import Decoder
 from groundup.nn.moe import auxiliary_loss
+from groundup.train.fused_loss import can_fuse, head_cross_entropy_sum
 
 
 class NextTokenLoss(nn.Module):
@@ -34,8 +36,12 @@ class NextTokenLoss(nn.Module):
         self.model = model
 
     def forward(self, inputs: Tensor, targets: Tensor, documents: Tensor | None = None) -> Tensor:
-        logits = self.model(inputs, documents=documents)
-        loss = cross_entropy_sum(logits, targets)
+        model = self.model
+        if isinstance(model, Decoder) and model.has_plain_head and can_fuse(model.head_weight):
+            hidden = model.hidden(inputs, documents=documents).flatten(0, 1)
+            loss = head_cross_entropy_sum(hidden, model.head_weight, targets.flatten())
+        else:
+            loss = cross_entropy_sum(model(inputs, documents=documents), targets)
         balance = auxiliary_loss(self.model) if self.training else None
         if balance is None:
             return loss

@@ -1,0 +1,36 @@
+// One matrix times a few vectors, as an operation of its own.
+
+#include "rows.h"
+
+#include <omp.h>
+
+struct rows {
+    struct weights weights;
+    const float *inputs;  // (M, K)
+    float *outputs;       // (M, N)
+    int32_t rows, num_threads;
+};
+
+int groundup_rows(const struct rows *r);
+
+// Returns 0, or -1 when there is no memory.
+int groundup_rows(const struct rows *r) {
+    const struct weights *w = &r->weights;
+    char *block = aligned_alloc(64, (operand_size(r->rows, w->depth) + 63) / 64 * 64);
+    char *left = block;
+    if (!block) return -1;
+    struct operand operand = cut_operand(&left, r->rows, w->depth);
+    prepare(&operand, r->inputs, w->depth, r->rows, w->depth, w->format);
+    #pragma omp parallel num_threads(r->num_threads)
+    {
+        const int64_t steps = padded(w->num_rows, 16) / 16, threads = omp_get_num_threads();
+        const int from = (int)(steps * omp_get_thread_num() / threads) * 16;
+        const int end = (int)(steps * (omp_get_thread_num() + 1) / threads) * 16;
+        tiles_begin();
+        multiply(w, from, end < w->num_rows ? end : w->num_rows, &operand, r->rows, r->outputs,
+                 w->num_rows);
+        tiles_end();
+    }
+    free(block);
+    return 0;
+}
