@@ -70,7 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _leave(
             "Out of memory: take a smaller model, a shorter context, or fewer rows at once "
-            "(train.micro_rows). What was saved before is intact."
+            "(train.micro_rows of a recipe's stage; --rows or --accumulate of `groundup train`). "
+            "What was saved before is intact."
         )
     except KeyboardInterrupt:
         sys.exit(130)
@@ -94,7 +95,7 @@ def speedrun(words: list[str]) -> None:
 
 
 def train(words: list[str]) -> None:
-    """learn a task: one family of models, or with --all every family"""
+    """learn a task: one family of models, or with --all one family of each sort"""
     from groundup.pipeline.tasks import command
 
     if not words:
@@ -102,7 +103,8 @@ def train(words: list[str]) -> None:
         return
     options = _parse(Train, ["", *words] if words[0].startswith("--") else words, "train")
     with _continuable():
-        print(command.run(**vars(options)))
+        for text in command.run(**vars(options)):
+            print(text)
 
 
 def chat(words: list[str]) -> None:
@@ -261,7 +263,8 @@ def quickstart(words: list[str]) -> None:
     from groundup.pipeline.quickstart import run
 
     with _continuable(advice=""):
-        print(run(progress=_show_step, **vars(options)))
+        for text in run(progress=_show_step, **vars(options)):
+            print(text)
 
 
 def compare(words: list[str]) -> None:
@@ -270,7 +273,8 @@ def compare(words: list[str]) -> None:
     from groundup.pipeline.compare.report import run
 
     with _continuable(advice=""):
-        print(run(progress=_show_step, **vars(options)))
+        for text in run(progress=_show_step, **vars(options)):
+            print(text)
 
 
 def doctor(words: list[str]) -> None:
@@ -305,7 +309,11 @@ def _parse(cls: type[Arguments], words: list[str], verb: str) -> Arguments:
         args=words,
         prog=f"groundup {verb}",
         description=f"{summary[0].upper()}{summary[1:]}.\n\nExample: {example}",
-        config=(tyro.conf.PositionalRequiredArgs, tyro.conf.OmitArgPrefixes),
+        config=(
+            tyro.conf.PositionalRequiredArgs,
+            tyro.conf.PositionalMetavarFromFieldName,
+            tyro.conf.OmitArgPrefixes,
+        ),
     )
 
 

@@ -13,14 +13,14 @@ many parameters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groundup.data.number_words import Language, Level
 from groundup.device import DeviceConfig, Policy, detect
-from groundup.files import write_json
+from groundup.files import check_writable, write_json
 from groundup.inspect.show import grid
 from groundup.pipeline.compare.competitors import NumberTask, Shape, TaskName
 from groundup.pipeline.compare.learning import Budget, Outcome, Progress, learn
@@ -41,14 +41,25 @@ class QuickstartConfig:
     """Examples in a step."""
     seed: int = 1
 
+    def __post_init__(self) -> None:
+        self.budget("write")  # raises UserError where a number is out of its range
 
-def run(json: str = "", progress: Progress | None = None, **settings: Any) -> str:
-    """Train all on this machine and return the table; with `json`, scores are written there."""
+    def budget(self, task: TaskName) -> Budget:
+        """What a family may use for this task."""
+        steps = self.steps * (2 if task == "sort" else 1)
+        return Budget(steps=steps, rows=self.rows, seed=self.seed, evaluations=1)
+
+
+def run(json: str = "", progress: Progress | None = None, **settings: Any) -> Iterator[str]:
+    """Train all on this machine and yield the table; then scores are written to `json`, if any."""
+    config = QuickstartConfig(**settings)
+    if json:
+        check_writable(json)
     policy = detect(DeviceConfig(dtype="float32", compile="off"))
-    outcomes = quickstart(QuickstartConfig(**settings), policy, progress)
+    outcomes = quickstart(config, policy, progress)
+    yield table(outcomes)
     if json:
         write_json(Path(json), {one.family: as_dict(one) for one in outcomes})
-    return table(outcomes)
 
 
 def quickstart(
@@ -58,9 +69,7 @@ def quickstart(
     outcomes = []
     for family, name in LESSONS.items():
         task = NumberTask(name, config.level, config.languages)
-        steps = config.steps * (2 if name == "sort" else 1)
-        budget = Budget(steps=steps, rows=config.rows, seed=config.seed, evaluations=1)
-        outcomes.append(learn(family, task, SHAPE, budget, policy, progress))
+        outcomes.append(learn(family, task, SHAPE, config.budget(name), policy, progress))
     return outcomes
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import re
+import math
 
 import numpy as np
 import pytest
@@ -67,10 +67,10 @@ def test_block_parameters_are_those_of_the_blocks_and_norms():
 
 
 def test_too_few_parameters_are_refused_with_how_many_it_takes():
-    with pytest.raises(UserError, match=r"give ([\d,]+) or more") as error:
-        equal_shapes(1_000, 2)
-    least = re.search(r"give ([\d,]+)", str(error.value))
-    assert least and equal_shapes(int(least[1].replace(",", "")), 2)
+    for parameters in (-5, 1_000, 12_415):
+        with pytest.raises(UserError, match=r"give 12,416 or more"):
+            equal_shapes(parameters, 2)
+    assert all(shape.feed_forward_width >= 1 for shape in equal_shapes(12_416, 2).values())
 
 
 @pytest.mark.parametrize(("family", "task"), PAIRS)
@@ -192,10 +192,14 @@ def test_the_page_holds_every_figure_and_the_picture_every_panel(measured, tmp_p
 
 
 @pytest.mark.parametrize(
-    "changes", [{"tasks": ()}, {"tasks": ("sorts",)}, {"num_layers": 3}, {"seeds": 0}]
+    "changes",
+    [
+        *({"tasks": ()}, {"tasks": ("sorts",)}, {"tasks": ("sort", "sort")}, {"num_layers": 3}),
+        *({"seeds": 0}, {"minutes": math.nan}, {"minutes": math.inf}, {"minutes": -1.0}),
+    ],
 )
 def test_impossible_settings_are_refused(changes):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError, match=next(iter(changes))[:4]):
         CompareConfig(**changes)
 
 
@@ -211,3 +215,8 @@ def test_the_verb_prints_tables_and_asks_before_work(tmp_path, capsys, monkeypat
     with pytest.raises(SystemExit):
         main([*words, "--out", str(tmp_path / "file")])
     assert "is a file" in capsys.readouterr().err
+    for option, path in (("--out", "file/below"), ("--json", "file/x"), ("--json", ".")):
+        with pytest.raises(SystemExit):
+            main([*words, "--out", str(tmp_path / "new"), option, str(tmp_path / path)])
+        assert "file" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()

@@ -7,6 +7,7 @@ is not that of more parameters; and it is that of one size and one rate, tuned f
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from statistics import mean
@@ -60,8 +61,13 @@ class CompareConfig:
             if task not in ASKED:
                 hint = did_you_mean(task, ASKED) or f" There are {' and '.join(ASKED)}."
                 raise UserError(f"There is no task {task!r} to compare on.{hint}")
+        once = len(set(self.tasks)) == len(self.tasks)
+        require(once, f"tasks names one twice: {' '.join(self.tasks)}; name each once.")
         require(self.seeds >= 1, f"seeds should be at least 1, but is {self.seeds}.")
-        require(self.minutes >= 0, f"minutes cannot be negative: {self.minutes}.")
+        require(
+            0 <= self.minutes < math.inf,
+            f"minutes should be a number, 0 or more, but is {self.minutes}.",
+        )
         require(
             self.num_layers >= 2 and self.num_layers % 2 == 0,
             f"num_layers should be even, for one half to read and one to write, but is "
@@ -116,14 +122,17 @@ def equal_shapes(parameters: int, num_layers: int) -> dict[str, Shape]:
     would be four times as wide. A layer has 4·D² + 2·D·F; with attention to a source, as a writing
     layer of an encoder-decoder has, 8·D² + 2·D·F. F is what is left over.
     """
+    least = num_layers * (6 * HEAD_WIDTH**2 + 2 * HEAD_WIDTH)  # F is 1 where there is least left
+    require(
+        parameters >= least,
+        f"parameters = {parameters:,} is too few for {num_layers} layers: give {least:,} or more.",
+    )
     heads = round((parameters / (12 * num_layers)) ** 0.5 / HEAD_WIDTH)
     width = HEAD_WIDTH * max(1, heads)
     shapes = {}
     for family in COMPETITORS:
         attention = (6 if family == "encoder-decoder" else 4) * width**2
         left = round((parameters / num_layers - attention) / (2 * width))
-        least = num_layers * (6 * width**2 + 2 * width * width)
-        require(left >= 1, f"parameters = {parameters:,} is too few here: give {least:,} or more.")
         shapes[family] = Shape(width=width, num_layers=num_layers, feed_forward_width=left)
     return shapes
 

@@ -57,6 +57,8 @@ class NumberTask:
 
     def __init__(self, name: TaskName, level: Level, languages: Sequence[Language]) -> None:
         require(len(languages) > 0, "languages is empty; name at least one of en, de, fr.")
+        once = len(set(languages)) == len(languages)
+        require(once, f"languages names one twice: {' '.join(languages)}; name each once.")
         self.name, self.vocabulary = name, Vocabulary(languages)
         stride = STRIDES.get(level, 1)
         self.train = list(examples(level, languages, "train", stride))

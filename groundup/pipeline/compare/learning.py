@@ -55,6 +55,8 @@ class Budget:
         for name in ("steps", "rows", "test_examples", "evaluations"):
             value = getattr(self, name)
             require(value >= 1, f"{name} should be at least 1, but is {value}.")
+        in_range = 0 <= self.seed < 2**63
+        require(in_range, f"seed should be 0 or more and below 2^63, but is {self.seed}.")
 
 
 @dataclass(frozen=True, kw_only=True)

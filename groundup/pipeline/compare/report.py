@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from groundup.config import UserError
 from groundup.data.tasks import TASKS
 from groundup.device import DeviceConfig, detect
-from groundup.files import atomic_write, write_json
+from groundup.files import atomic_write, check_writable, write_json
 from groundup.inspect import sizes
 from groundup.pipeline.compare.comparison import (
     ASKED,
@@ -28,6 +28,7 @@ from groundup.pipeline.tasks.families import GUIDE
 from groundup.viz import page
 from groundup.viz.style import LIGHT, check_picture, new_figure, save, to_svg
 
+PICTURE, PAGE = "compare.png", "compare.html"
 STRUCTURE = {
     "purpose": (
         "to understand a text as a whole",
@@ -63,30 +64,35 @@ WHO_SEES = (
 
 def run(
     out: str = "runs/compare", json: str = "", progress: Progress | None = None, **settings: Any
-) -> str:
-    """Compare on this machine, write picture and page to the folder `out`; returns the tables."""
+) -> Iterator[str]:
+    """Compare on this machine: yields the tables, then writes, and yields what was written."""
     config = CompareConfig(**settings)
+    if json:
+        check_writable(json)
     if out:
         check_folder(Path(out))
     comparison = compare(config, detect(DeviceConfig(dtype="float32", compile="off")), progress)
+    yield "\n\n".join([table(comparison), "\n".join(findings(comparison))])
     if json:
         write_json(Path(json), comparison.as_dict())
-    saved = [f"Saved {' and '.join(map(str, write(comparison, Path(out))))}."] if out else []
-    return "\n\n".join([table(comparison), "\n".join(findings(comparison)), *saved])
+    if out:
+        yield f"\nSaved {' and '.join(map(str, write(comparison, Path(out))))}."
 
 
 def check_folder(folder: Path) -> None:
     """Raise UserError where nothing could be written: before the long work."""
     if folder.is_file():
         raise UserError(f"{folder} is a file; name a folder for the pictures.")
+    for name in PICTURE, PAGE:
+        check_writable(folder / name)
     folder.mkdir(parents=True, exist_ok=True)
-    check_picture(folder / "compare.png")
+    check_picture(folder / PICTURE)
 
 
 def write(comparison: Comparison, folder: Path) -> tuple[Path, Path]:
     """compare.png and compare.html in `folder`."""
     check_folder(folder)
-    image, document = folder / "compare.png", folder / "compare.html"
+    image, document = folder / PICTURE, folder / PAGE
     save(picture(comparison), image)
     with atomic_write(document) as file:
         file.write(render(comparison))
