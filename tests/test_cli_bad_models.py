@@ -180,6 +180,7 @@ DAMAGES: tuple[Callable[[Path], str], ...] = (
 
 GGUF_DAMAGES: dict[str, tuple[bytes, int, str, int, str]] = {
     "tensor out of bounds": (b"blk.1.attn_q.weight", 24, "<Q", 1 << 62, "'blk.1.attn_q.weight'"),
+    "overlapping tensors": (b"blk.1.attn_q.weight", 24, "<Q", 0, "inside '"),
     "absurd tensor": (b"blk.1.attn_q.weight", 4, "<Q", 1 << 62, "'blk.1.attn_q.weight'"),
     "absurd count": (b"GGUF", 4, "<Q", 1 << 62, "tensor_count"),
     "absurd string": (b"general.architecture", 4, "<Q", 1 << 62, "at byte"),

@@ -166,6 +166,7 @@ HUGE = (1 << 63) - 1
         (b"blk.1.attn_q.weight", 20, "<I", 10, "in format Q2_K"),
         (b"blk.1.attn_q.weight", 20, "<I", 999, "in format number 999"),
         (b"blk.1.attn_q.weight", 24, "<Q", HUGE, "'blk.1.attn_q.weight' should end at byte"),
+        (b"blk.1.attn_q.weight", 24, "<Q", 0, "weight' begins at byte .*, inside '"),
         (b"blk.1.attn_q.weight", -3, "3s", b"xxx", "lacks 'blk.1.attn_q.weight'"),
         (b"general.architecture", 12, "5s", b"mamba", "Unknown architecture"),
         (b"tokenizer.ggml.pre", 12, "3s", b"zzz", "tokenizer.ggml.pre"),

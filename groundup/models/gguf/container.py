@@ -12,6 +12,7 @@ import math
 import mmap
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,19 @@ class GGUFFile:
         for name, shape, kind, offset in listed:
             require(name not in tensors, f"{self.path} holds the tensor '{name}' twice.")
             tensors[name] = self._placed(name, shape, kind, start + offset)
+        self._refuse_overlaps(tensors)
         return tensors
+
+    def _refuse_overlaps(self, tensors: dict[str, StoredTensor]) -> None:
+        """Tensors that shared bytes could ask for any amount of memory in a small file."""
+        placed = sorted(tensors.values(), key=lambda tensor: tensor.start)
+        for first, second in pairwise(placed):
+            require(
+                first.start + first.size <= second.start,
+                f"{self.path} is damaged: tensor '{second.name}' begins at byte "
+                f"{second.start:,}, inside '{first.name}', which ends at byte "
+                f"{first.start + first.size:,}.",
+            )
 
     def _placed(self, name: str, shape: tuple[int, ...], kind: int, start: int) -> StoredTensor:
         formats = {int(kind): kind.name for kind in self._gguf.GGMLQuantizationType}
