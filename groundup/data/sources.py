@@ -128,6 +128,15 @@ def read_text_file(path: str | Path) -> str:
     return text
 
 
+def read_lines(path: str | Path) -> list[str]:
+    """The lines of a UTF-8 text file, which end with LF or CR LF and nowhere else.
+
+    str.splitlines would also cut at form feeds, U+2028 and others that texts hold.
+    """
+    lines = read_text_file(path).removesuffix("\n").split("\n")
+    return [line.removesuffix("\r") for line in lines]
+
+
 def _decoded_blocks(file: Path) -> Iterator[tuple[str, bool]]:
     """A UTF-8 text file as pairs (block of text, is it the last), without a byte-order mark.
 

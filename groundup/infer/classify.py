@@ -14,7 +14,7 @@ from groundup.config import UserError, require
 from groundup.data.images import normalized
 from groundup.data.padding import batches_by_length, pad
 from groundup.data.pictures import read_picture
-from groundup.data.sources import read_text_file
+from groundup.data.sources import read_lines
 from groundup.infer.generate import device_of, evaluating
 from groundup.models.encoder import Encoder
 from groundup.models.folder import Loaded
@@ -118,7 +118,7 @@ def verdicts(
     if image:
         yield asdict(classifier.picture(image))
         return
-    texts = read_text_file(text).splitlines() if text else [prompt]
+    texts = read_lines(text) if text else [prompt]
     if classifier.head == "token":
         for line in texts:
             yield {"tags": classifier.words(line)}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from groundup.config import UserError
 from groundup.data.padding import batches_by_length, pad
-from groundup.data.sources import read_text_file
+from groundup.data.sources import read_lines
 from groundup.files import read_json
 from groundup.infer.generate import evaluating
 from groundup.models.encoder import Encoder, pool
@@ -56,7 +56,7 @@ def embed_file(name: str | Path, path: str | Path) -> Iterator[list[float]]:
     """The vector of every line of a UTF-8 file, by a model folder or a pulled model's name."""
     from groundup.device import DeviceConfig, detect
 
-    texts = read_text_file(path).splitlines()
+    texts = read_lines(path)
     folder = resolve_model(name)
     policy = detect(DeviceConfig(dtype="float32", deterministic=False))
     model, tokenizer, _, _ = load_any(folder, policy.device, kinds=("encoder",))

@@ -27,6 +27,9 @@ from groundup.text.chat import Message, render
 from groundup.text.framing import frame, room
 from groundup.text.tokenizer import Tokenizer, opening
 
+MOST_BEAMS = 256
+"""Each beam keeps a cache of its own, and more find hardly anything better."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -85,6 +88,10 @@ def write(
     With several `beams` it is the reply they find, whatever the sampling.
     """
     require(
+        1 <= beams <= MOST_BEAMS,
+        f"--beams should be from 1 to {MOST_BEAMS}, but is {beams:,}.",
+    )
+    require(
         beams == 1 or samples == 1,
         "--beams finds one reply, the likeliest; leave --samples out, or sample with --beams 1.",
     )
@@ -100,9 +107,9 @@ def write(
 def request(loaded: Loaded, prompt: str, image: str = "") -> Request:
     """What to ask of a model of any kind that writes.
 
-    Decoders and recurrent models continue the prompt; but a recurrent model that learnt to answer
-    is asked, as in a chat. Encoder-decoders answer the prompt, vision-language models write about
-    a picture, the file `image`, and may be asked something about it.
+    Decoders and recurrent models continue the prompt; but one that learnt a task of answering is
+    asked, as in a chat. Encoder-decoders answer the prompt, vision-language models write about a
+    picture, the file `image`, and may be asked something about it.
     """
     model, tokenizer = loaded.model, loaded.tokenizer
     if tokenizer is None:
@@ -120,7 +127,7 @@ def request(loaded: Loaded, prompt: str, image: str = "") -> Request:
         source = frame(tokenizer, ids[: room(tokenizer, model.config.context_length)])
         given = model.given(torch.tensor([source], device=device_of(model)))
         return Request(given, tokenizer, [model.config.start_id], answers=True)
-    if loaded.kind == "recurrent" and loaded.meta.get("kind_of_task", "continue") != "continue":
+    if loaded.meta.get("kind_of_task", "continue") != "continue":
         turns = [Message(role="user", content=prompt)]
         return Request(model, tokenizer, render(tokenizer, turns, reply=True).ids, answers=True)
     return Request(model, tokenizer, [*opening(tokenizer), *ids], echo=prompt)

@@ -58,6 +58,13 @@ def test_texts_get_the_classes_the_model_gives_them(tmp_path, tiny_tokenizer, ca
         got = torch.tensor(list(verdict["probabilities"].values()))
         torch.testing.assert_close(got, expected, atol=1e-5, rtol=0)
         assert verdict["label"] == NAMES[int(expected.argmax())]
+    odd = ["one\fline", "another\u2028line", "", "the\x85last"]
+    (tmp_path / "odd.txt").write_bytes("\r\n".join(odd).encode())
+    found_odd = printed(capsys, "classify", folder, "--text", tmp_path / "odd.txt")
+    ids = frame(tiny_tokenizer, tiny_tokenizer.encode(odd[1]))
+    probabilities = model(torch.tensor([ids]))[0].softmax(-1).tolist()
+    assert len(found_odd) == len(odd)
+    assert list(found_odd[1]["probabilities"].values()) == pytest.approx(probabilities, abs=1e-5)
     alone = printed(capsys, "classify", folder, "--prompt", TEXTS[0])[0]
     assert alone["probabilities"] == pytest.approx(found[0]["probabilities"], abs=1e-5)
 

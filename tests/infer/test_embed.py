@@ -80,6 +80,10 @@ def test_the_command_prints_one_vector_a_line(
     vectors = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [len(vector) for vector in vectors] == [20, 20]
     assert sum(x * x for x in vectors[0]) == pytest.approx(1)
+    odd = "the\fhouse\u2028a cat\r\na\x85cat\vsat\n"
+    (tmp_path / "odd.txt").write_bytes(odd.encode())
+    main(["embed", str(folder), "--text", str(tmp_path / "odd.txt")])
+    assert len(capsys.readouterr().out.splitlines()) == 2
     assert "groundup embed" in refused("score", folder, "--text", tmp_path / "lines.txt")
     assert "Name the text" in refused("embed", folder)
     assert "lines.text" in refused("embed", folder, "--text", tmp_path / "lines.text")

@@ -97,8 +97,15 @@ def test_a_state_goes_on_in_pieces_and_back_to_the_beginning(tiny_tokenizer) -> 
     torch.testing.assert_close(model.hidden(ids, cache=cache), torch.cat(pieces, 1))
 
 
-def test_recurrent_models_continue_or_answer_as_they_learnt_to(tiny_tokenizer) -> None:
-    config, special = recurrent(tiny_tokenizer), tiny_tokenizer.special
+def decoder(tokenizer: Any) -> Any:
+    return qwen3(
+        vocab_size=tokenizer.vocab_size, width=24, num_layers=1, num_heads=2, context_length=40
+    )
+
+
+@pytest.mark.parametrize("make", [recurrent, decoder])
+def test_models_continue_or_answer_as_they_learnt_to(make: Any, tiny_tokenizer) -> None:
+    config, special = make(tiny_tokenizer), tiny_tokenizer.special
     asked = request(loaded(config, tiny_tokenizer, kind_of_task="write"), PROMPT)
     ids = tiny_tokenizer.encode(PROMPT)
     assert asked.ids == [
@@ -208,6 +215,18 @@ def test_mistakes_are_named(tmp_path, tiny_tokenizer, refused) -> None:
     assert "--samples" in refused(*many)
     assert "`groundup generate`" in refused("chat", tmp_path / "lstm", "--prompt", "a")
     assert load_any(tmp_path / "lstm").kind == "recurrent"
+
+
+@pytest.mark.parametrize("beams", ["0", "-1", "257", "99999999"])
+def test_beams_beyond_reason_are_refused_before_anything_is_printed(
+    beams: str, tmp_path, tiny_tokenizer, capsys
+) -> None:
+    save_any(tmp_path / "lstm", made(recurrent(tiny_tokenizer)), tiny_tokenizer, {})
+    with pytest.raises(SystemExit) as caught:
+        main(["generate", str(tmp_path / "lstm"), "--prompt", PROMPT, "--beams", beams])
+    printed = capsys.readouterr()
+    assert (caught.value.code, printed.out) == (2, "")
+    assert "--beams should be from 1 to 256, but is" in printed.err
 
 
 @pytest.mark.parametrize("make", [recurrent, encoder_decoder, vision_language])
