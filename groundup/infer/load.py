@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from groundup.config import require
 from groundup.device import DeviceConfig, Policy, detect
-from groundup.models.folder import STAGES, TEXT_STAGES, load_any, resolve_model
-from groundup.models.kinds import KINDS
+from groundup.models.folder import STAGES, TEXT_STAGES, kind_at, load_any, resolve_model
 from groundup.text.tokenizer import load_tokenizer
 
 
@@ -18,9 +18,13 @@ def load_for(verb: str, name: str | Path, text: bool = False) -> tuple[Any, Poli
     UserError, with what to do instead, for a kind of model the verb is not for.
     """
     folder = resolve_model(name, TEXT_STAGES if text else STAGES)
+    kind = kind_at(folder)
+    require(
+        verb in (*kind.verbs, "inspect"),
+        f"`groundup {verb}` does not apply to {folder}, which holds {kind.what}. {kind.advice}",
+    )
     policy = detect(DeviceConfig(dtype="float32", deterministic=False))
-    kinds = [kind.name for kind in KINDS.values() if verb in (*kind.verbs, "inspect")]
-    loaded = load_any(folder, policy.device, kinds=kinds)
+    loaded = load_any(folder, policy.device)
     if loaded.tokenizer is None and verb in ("chat", "score"):
         loaded = loaded._replace(tokenizer=load_tokenizer(folder))  # says what is missing
     return loaded, policy

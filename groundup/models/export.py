@@ -5,18 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from groundup.config import UserError
+from groundup.config import UserError, require
+from groundup.models.adapters import t5
 from groundup.models.folder import (
     config_at,
     dtype_of,
     kind_at,
+    load_any,
     load_model,
     resolve_model,
+    save_any,
     save_model,
 )
 from groundup.models.gguf.write import Precision, write_gguf
 from groundup.models.huggingface import family_of
-from groundup.models.kinds import layout_for
+from groundup.models.kinds import build, layout_for
 from groundup.models.pull import copy_whole
 
 Target = Literal["hf", "gguf"]
@@ -35,24 +38,42 @@ def export(name: str, to: Target, path: str | Path, precision: Precision = "f16"
     if path.exists() and (path.is_file() or any(path.iterdir())):
         raise UserError(f"{path} exists already. Choose another path, or delete it.")
     folder = resolve_model(name)
-    if to == "hf" and kind_at(folder).name != "decoder":
-        _check_layout(folder)
-        copy_whole(folder, path)  # with what others keep beside the model, such as its pooling
-    elif to == "hf":
+    kind = kind_at(folder)
+    if to == "gguf":
+        instead = "Use --to hf." if kind.layouts else kind.advice
+        require(
+            kind.name == "decoder",
+            f"GGUF is written of decoders alone, but {folder} holds {kind.what}. {instead}",
+        )
+        model, tokenizer, _ = load_model(folder)
+        write_gguf(path, model, tokenizer, precision, name=Path(name).name)
+    elif kind.name == "decoder":
         model, tokenizer, meta = load_model(folder, dtype=dtype_of(folder))
         family_of(model.config)  # raises where transformers could not read it
         save_model(path, model, tokenizer, meta)
+    elif layout_for(config_at(folder))[0] is not None:
+        copy_whole(folder, path)  # with what others keep beside the model, such as its pooling
+    elif kind.name == "encoder_decoder":
+        _write_t5(folder, path)
     else:
-        model, tokenizer, _ = load_model(folder)
-        write_gguf(path, model, tokenizer, precision, name=Path(name).name)
+        _refuse(folder)
     return path
 
 
-def _check_layout(folder: Path) -> None:
+def _write_t5(folder: Path, path: Path) -> None:
+    """An encoder-decoder with scales of its own as the T5 that computes the same."""
+    loaded = load_any(folder, dtype=dtype_of(folder))
+    config, state = t5.with_its_scales(loaded.model.config, loaded.model.state_dict())
+    model = build(config).to(next(loaded.model.parameters()).dtype)
+    model.load_state_dict(state)
+    save_any(path, model, loaded.tokenizer, loaded.meta)
+
+
+def _refuse(folder: Path) -> None:
     """Raise UserError, naming the field, where transformers could not read the folder."""
     config, kind = config_at(folder), kind_at(folder)
-    if layout_for(config)[0] is not None:
-        return
     for layout in kind.layouts.values():
         layout.to_hf_config(config)  # raises
-    raise UserError(f"transformers has no architecture for this model: it is {kind.what}.")
+    raise UserError(
+        f"transformers has no architecture for this model: it is {kind.what}. {kind.advice}"
+    )

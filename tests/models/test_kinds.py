@@ -110,6 +110,17 @@ def test_every_kind_is_told_what_else_to_do(name: str, tmp_path: Path, tiny_toke
         load_model(folder)
 
 
+def test_gguf_is_for_decoders(name: str, tmp_path: Path, tiny_tokenizer) -> None:
+    if name == "decoder":
+        return
+    _, folder = saved(tmp_path, name, tiny_tokenizer)
+    kind = kind_at(folder)
+    with pytest.raises(UserError, match="GGUF is written of decoders alone") as error:
+        export(str(folder), "gguf", tmp_path / "out.gguf")
+    assert kind.what in str(error.value)
+    assert str(error.value).endswith("Use --to hf." if kind.layouts else kind.advice)
+
+
 @pytest.mark.parametrize("name", ["t5", "t5-gated"])
 @torch.no_grad()
 def test_transformers_reads_and_writes_our_t5(name: str, tmp_path: Path, tiny_tokenizer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,13 +12,34 @@ import transformers
 from torch import nn
 
 from groundup.config import UserError
-from groundup.models.adapters.t5 import from_hf_config, from_hf_state, to_hf_config, to_hf_state
+from groundup.models.adapters.t5 import (
+    from_hf_config,
+    from_hf_state,
+    to_hf_config,
+    to_hf_state,
+    with_its_scales,
+)
 from groundup.models.encoder_decoder import EncoderDecoder
-from groundup.models.encoder_decoder_config import transformer
+from groundup.models.encoder_decoder_config import EncoderDecoderConfig, transformer
+from groundup.models.export import export
+from groundup.models.folder import load_any, save_any
 from parity.zoo import ENCODER_DECODERS, VOCABULARY
 
 SOURCE = 37
 CONFIGS = {False: ENCODER_DECODERS["t5"], True: ENCODER_DECODERS["t5-1.1"]}
+
+
+def scaled(gated: bool, scale: float | None) -> EncoderDecoderConfig:
+    """A config with scales of its own, as `groundup train` has them where `scale` is None."""
+    config = CONFIGS[gated]
+    heads = dataclasses.replace(config.attention, scale=scale)
+    return dataclasses.replace(
+        config,
+        attention=heads,
+        head_scale=1.0 if scale is None else 0.7,
+        embedding_std=None,
+        init_std=0.02,
+    )
 
 
 def pair(gated: bool) -> tuple[EncoderDecoder, Any]:
@@ -82,3 +104,36 @@ def test_what_t5_is_not_is_not_exported() -> None:
         to_hf_config(dataclasses.replace(CONFIGS[False], attention=heads))
     with pytest.raises(UserError, match="unexpected tensor 'x.weight'"):
         from_hf_state(CONFIGS[False], {"x.weight": torch.ones(1)})
+
+
+@pytest.mark.parametrize("scale", [None, 0.31], ids=["by √E", "0.31"])
+@pytest.mark.parametrize("gated", [False, True], ids=["t5", "t5-1.1"])
+@torch.no_grad()
+def test_other_scales_are_exported_in_the_weights(
+    gated: bool, scale: float | None, tmp_path: Path, tiny_tokenizer
+) -> None:
+    config = dataclasses.replace(scaled(gated, scale), vocab_size=331)
+    ours = EncoderDecoder(config).eval()
+    for name, parameter in ours.named_parameters():
+        nn.init.normal_(parameter, mean=float("norm" in name), std=0.2)
+    save_any(tmp_path / "ours", ours, tiny_tokenizer, {"task": "x"})
+    assert load_any(tmp_path / "ours").model.config == config  # it is kept as it is
+    export(str(tmp_path / "ours"), "hf", tmp_path / "out")
+    theirs = transformers.T5ForConditionalGeneration.from_pretrained(tmp_path / "out").eval()
+    source, target = torch.randint(0, 331, (3, SOURCE)), torch.randint(0, 331, (3, 11))
+    expected = ours(source, target)
+    found = theirs(input_ids=source, decoder_input_ids=target).logits
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    back = load_any(tmp_path / "out")
+    assert back.meta == {"task": "x"} and back.model.config.attention.scale == 1.0
+    torch.testing.assert_close(back.model(source, target), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_scales_make_no_t5_of_another_architecture() -> None:
+    for config, field in (
+        (transformer(vocab_size=9, width=8, num_heads=2), "positions.kind"),
+        (dataclasses.replace(scaled(False, None), embedding_scale=2.0), "embedding_scale"),
+    ):
+        with pytest.raises(UserError, match=field):
+            with_its_scales(config, EncoderDecoder(config).state_dict())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -100,6 +101,29 @@ def from_hf_config(data: Mapping[str, Any]) -> EncoderDecoderConfig:
     )
 
 
+def with_its_scales(
+    config: EncoderDecoderConfig, state: Mapping[str, Tensor]
+) -> tuple[EncoderDecoderConfig, dict[str, Tensor]]:
+    """The equal model whose scores and outputs are scaled as T5's, by other weights.
+
+    T5 divides no scores by √E, so the queries have to; the last norm takes the head's scale.
+    Raises UserError, naming the field, for what no scale can make a T5 of.
+    """
+    equal = replace(
+        config,
+        attention=replace(config.attention, scale=1.0),
+        head_scale=_head_scale(config),
+        embedding_std=1.0,  # these two say how weights are drawn, and this is all T5 says of it
+        init_std=config.width**-0.5,
+    )
+    _check(equal)
+    scale = config.attention.scale
+    of_scores = config.attention.head_width**-0.5 if scale is None else scale
+    factors = {"decoder.final_norm.weight": config.head_scale / equal.head_scale}
+    factors |= {name: of_scores for name in state if name.endswith(".query.weight")}
+    return equal, {name: value * factors.get(name, 1.0) for name, value in state.items()}
+
+
 def to_hf_state(config: EncoderDecoderConfig, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Our state dict under transformers' names; what is tied there is written once."""
     _check(config)
@@ -182,7 +206,7 @@ def _check(config: EncoderDecoderConfig) -> None:
         "attention.scale": (attention.scale, 1.0),
         "attention.num_kv_heads": (attention.num_kv_heads, attention.num_heads),
         "embedding_scale": (config.embedding_scale, 1.0),
-        "head_scale": (config.head_scale, config.width**-0.5 if config.tie_embeddings else 1.0),
+        "head_scale": (config.head_scale, _head_scale(config)),
     }
     for field, (value, expected) in needed.items():
         require(
@@ -190,3 +214,8 @@ def _check(config: EncoderDecoderConfig) -> None:
             f"transformers has no architecture for this model: t5 needs {field} = "
             f"{expected!r}, but it is {value!r}.",
         )
+
+
+def _head_scale(config: EncoderDecoderConfig) -> float:
+    """What T5 multiplies by before the head; version 1.1, with a head of its own, does not."""
+    return config.width**-0.5 if config.tie_embeddings else 1.0
