@@ -67,7 +67,8 @@ class Train:
     """encoder, decoder, encoder-decoder, lstm, gru, rnn, mlp, vit or vlm; the one that fits best
     when left out."""
     all: bool = False
-    """Train every family, each on a task for which nothing is fetched."""
+    """Train one family of each sort (encoder, decoder, encoder-decoder, lstm, mlp, vit, vlm), each
+    on a task for which nothing is fetched."""
     run: str = ""
     """The folder to train in; runs/TASK-FAMILY when left out."""
     minutes: float = 0.0

@@ -57,7 +57,7 @@ class Console:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._bar.stop()
+        self.end_progress()
 
     def headline(self, name: str, policy: str, folder: Path) -> None:
         rest = escape(f"{name} · {policy} · {folder}")

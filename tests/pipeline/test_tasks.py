@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 from pathlib import Path
@@ -20,6 +21,7 @@ from groundup.models.folder import load_any
 from groundup.pipeline.tasks.families import BEST, FAMILIES, GUIDE, families_for
 from groundup.pipeline.tasks.runner import train_task
 from groundup.pipeline.tasks.settings import TaskSettings, settled
+from groundup.text.tokenizer import load_tokenizer
 from groundup.train.signals import Stopped
 from groundup.train.trainer import Trainer
 
@@ -138,12 +140,55 @@ def test_a_time_is_turned_into_steps_once(tmp_path: Path) -> None:
 
 def test_a_folder_is_for_one_training(tmp_path: Path) -> None:
     train_task(made("image"), "mlp", TaskSettings(**SMALL | {"steps": 2}), tmp_path)
-    with pytest.raises(UserError, match="steps 2 .now 3."):
+    with pytest.raises(UserError, match="was begun with steps 2 .now 3."):
         train_task(made("image"), "mlp", TaskSettings(**SMALL | {"steps": 3}), tmp_path)
     with pytest.raises(UserError, match="family mlp .now vit."):
         train_task(made("image"), "vit", TaskSettings(**SMALL | {"steps": 2}), tmp_path)
     with pytest.raises(UserError, match="take one of vit, mlp, vlm"):
         train_task(made("image"), "encoder", TaskSettings(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "theirs", ["checkpoints/mine.txt", "model/mine.txt", "log.jsonl", "config.toml"]
+)
+def test_a_folder_of_the_users_own_is_left_as_it_is(theirs: str, tmp_path: Path) -> None:
+    file = tmp_path / theirs
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("{}\n")
+    with pytest.raises(
+        UserError, match=rf"holds other files .{file.relative_to(tmp_path).parts[0]}"
+    ):
+        train_task(made("image"), "mlp", TaskSettings(**SMALL), tmp_path)
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "{}\n"
+
+
+def test_a_task_json_of_another_program_is_no_claim(tmp_path: Path) -> None:
+    for theirs in ({"version": 2}, {"task": "a", "family": "b", "settings": 3}):
+        (tmp_path / "task.json").write_text(json.dumps(theirs))
+        with pytest.raises(UserError, match="something else"):
+            train_task(made("image"), "mlp", TaskSettings(**SMALL), tmp_path)
+        assert json.loads((tmp_path / "task.json").read_text()) == theirs
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="is a file, but a folder is needed"):
+        train_task(made("image"), "mlp", TaskSettings(**SMALL), tmp_path / "file")
+    with pytest.raises(UserError, match="not a folder"):
+        train_task(made("image"), "mlp", TaskSettings(**SMALL), tmp_path / "file/run")
+
+
+def test_a_try_that_was_refused_claims_nothing(tmp_path: Path) -> None:
+    small = SMALL | {"steps": 1}
+    uneven: dict[str, Any] = {"rows": 3, "accumulate": 2}
+    for wrong in (uneven, {**uneven, "tokenizer": "byte"}):
+        with pytest.raises(UserError, match="does not divide"):
+            train_task(made("write"), "decoder", TaskSettings(**small | wrong), tmp_path)
+    outcome = train_task(made("write"), "decoder", TaskSettings(**small), tmp_path)
+    fresh = train_task(made("write"), "decoder", TaskSettings(**small), tmp_path / "fresh")
+    assert outcome.scores == fresh.scores and outcome.parameters == fresh.parameters
+    assert load_tokenizer(tmp_path / "tokenizer").kind == "char"
 
 
 def test_the_size_is_near_the_one_asked_for(tmp_path: Path) -> None:
@@ -166,7 +211,18 @@ def test_every_task_has_a_family_and_every_use_a_task() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"steps": -1}, {"steps": 3, "minutes": 1.0}, {"width": 33}, {"dropout": 1.0}]
+    "wrong",
+    [
+        {"steps": -1},
+        {"steps": 10**400},
+        {"rows": 10**23},
+        {"minutes": math.nan},
+        {"steps": 3, "minutes": 1.0},
+        {"width": 33},
+        {"dropout": 1.0},
+        {"seed": -1},
+        {"seed": 2**63},
+    ],
 )
 def test_impossible_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):

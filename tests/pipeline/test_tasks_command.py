@@ -44,7 +44,7 @@ def test_one_training_prints_a_table_and_answers(
     assert "unchanged" in capsys.readouterr().err
 
 
-def test_all_trains_every_family_with_accumulation(
+def test_all_trains_in_a_row_with_accumulation(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     everything = {"mlp": "shapes", "lstm": "numbers"}
@@ -58,9 +58,27 @@ def test_all_trains_every_family_with_accumulation(
     assert task["settings"]["accumulate"] == 2
 
 
-def test_all_has_every_family_the_documentation_names() -> None:
+def test_all_has_the_families_its_help_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert set(command.EVERYTHING) == set(FAMILIES) - {"gru", "rnn"}
     assert all(TASKS[name].megabytes == 0 for name in command.EVERYTHING.values())
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert f"one family of each sort ({', '.join(command.EVERYTHING)})" in shown
+
+
+def test_the_scores_are_printed_before_they_are_written(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(command, "write_json", full)
+    run = str(tmp_path / "run")
+    with pytest.raises(SystemExit):
+        main(["train", "last-digit", *SMALL, "--run", run, "--json", str(tmp_path / "scores.json")])
+    printed = capsys.readouterr()
+    assert "accuracy" in printed.out and "No space left" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -70,9 +88,15 @@ def test_all_has_every_family_the_documentation_names() -> None:
         (["numbers", "--family", "encodr"], "Did you mean 'encoder'"),
         (["numbers", "--family", "vit"], "take one of encoder-decoder"),
         (["--family", "vlm"], "vlm can learn"),
-        (["numbers", "--all"], "leave the task"),
+        (["numbers", "--all"], "leave TASK"),
         (["numbers", "--steps", "3", "--minutes", "1"], "not both"),
         (["numbers", "--rows", "9", "--accumulate", "2", "--steps", "1"], "does not divide"),
+        (["shapes", "--seed", "-1"], "seed should be from 0"),
+        (["shapes", "--steps", "9" * 23], "steps should be from 0 to 1,000,000,000"),
+        (["shapes", *SMALL, "--run", "file"], "file is a file, but a folder is needed"),
+        (["shapes", *SMALL, "--run", "."], "holds other files (file)"),
+        (["shapes", *SMALL, "--json", "file/scores.json"], "file is not a folder"),
+        (["shapes", *SMALL, "--json", "."], "is a folder; name a file"),
     ],
 )
 def test_a_mistake_is_told_in_a_sentence(
@@ -83,9 +107,12 @@ def test_a_mistake_is_told_in_a_sentence(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("file").write_text("mine")
     with pytest.raises(SystemExit) as left:
         main(["train", *words])
-    assert left.value.code == 2 and message in capsys.readouterr().err
+    complaint = capsys.readouterr().err
+    assert left.value.code == 2 and message in complaint and "\n\n" not in f"\n{complaint}"
+    assert Path("file").read_text() == "mine"
 
 
 def test_a_wrong_answer_stands_beside_the_expected_one() -> None:

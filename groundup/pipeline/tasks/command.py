@@ -1,15 +1,15 @@
-"""`groundup train`: the list of tasks, one training, or one of every family in a row."""
+"""`groundup train`: the list of tasks, one training, or one family of each sort in a row."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from groundup.config import UserError, require, to_dict
 from groundup.data.tasks import TASKS, find_task
-from groundup.files import write_json
+from groundup.files import check_writable, write_json
 from groundup.pipeline.console import Console
 from groundup.pipeline.tasks.families import GUIDE, families_for
 from groundup.pipeline.tasks.settings import TaskOutcome, TaskSettings, format_score
@@ -23,7 +23,8 @@ EVERYTHING = {
     "vit": "shapes",
     "vlm": "shapes",
 }
-"""What `--all` trains: a task for each family that needs nothing fetched."""
+"""What `--all` trains: one family of each sort, on tasks for which nothing is fetched. Of recurrent
+models the LSTM alone: GRU and RNN would add minutes, and nothing to see."""
 EVERYTHING_MINUTES = 0.8
 EVERYTHING_PARAMETERS = 300_000
 """Of each, where nothing else is asked for."""
@@ -50,25 +51,35 @@ def guide() -> list[str]:
     return lines
 
 
-def run(*, task: str, family: str, all: bool, run: str, json: str, **settings: Any) -> str:
-    """What the verb prints: a table, and some answers of a single training. `run` is a folder.
+def run(
+    *, task: str, family: str, all: bool, run: str, json: str, **settings: Any
+) -> Iterator[str]:
+    """What the verb prints: a table, and some answers of a single training.
 
-    Raises UserError for options that contradict each other, Stopped after a signal.
+    `run` is a folder, `json` a file for the scores, written once they have been printed. Raises
+    UserError for options that contradict each other or a file that cannot be written, before
+    anything is trained, and Stopped after a signal.
     """
     require(
         not (all and (task or family)),
-        "--all trains every family on a task of its own: leave the task and --family out.",
+        "--all trains one family of each sort, on tasks of its own: leave TASK and --family out.",
     )
     wanted = TaskSettings(**settings)
+    if json:
+        check_writable(json)
     with Console() as console:
         if all:
-            return _train_everything(Path(run or "runs/everything"), wanted, json, console)
-        return _train_one(task, family, run, wanted, json, console)
+            text, scores = _train_everything(Path(run or "runs/everything"), wanted, console)
+        else:
+            text, scores = _train_one(task, family, run, wanted, console)
+    yield text
+    if json:
+        write_json(json, scores)
 
 
 def _train_one(
-    name: str, family: str, folder: str, settings: TaskSettings, json: str, console: Console
-) -> str:
+    name: str, family: str, folder: str, settings: TaskSettings, console: Console
+) -> tuple[str, dict[str, Any]]:
     """One family on one task; the one that fits best when none is named."""
     # What torch takes seconds to be imported for is not asked of the list of tasks.
     from groundup.models.folder import kind_at
@@ -82,14 +93,14 @@ def _train_one(
     family = family or families_for(task)[0]
     where = Path(folder or Path("runs") / f"{task.name}-{family}")
     outcome = train_task(task, family, settings, where, console=console)
-    if json:
-        write_json(Path(json), to_dict(outcome))
     left = f"The model is in {where / 'model'}. {kind_at(where / 'model').advice}"
-    return "\n".join([table([outcome]), "", answers(outcome), "", left])
+    return "\n".join([table([outcome]), "", answers(outcome), "", left]), to_dict(outcome)
 
 
-def _train_everything(folder: Path, settings: TaskSettings, json: str, console: Console) -> str:
-    """Every family, one after the other, each in a folder of its own."""
+def _train_everything(
+    folder: Path, settings: TaskSettings, console: Console
+) -> tuple[str, dict[str, Any]]:
+    """One family of each sort, one after the other, each in a folder of its own."""
     from groundup.pipeline.tasks.runner import train_task
 
     if not (settings.minutes or settings.steps):
@@ -102,9 +113,7 @@ def _train_everything(folder: Path, settings: TaskSettings, json: str, console: 
         train_task(find_task(name), family, settings, folder / family, console=console)
         for family, name in EVERYTHING.items()
     ]
-    if json:
-        write_json(Path(json), {one.family: to_dict(one) for one in outcomes})
-    return table(outcomes)
+    return table(outcomes), {one.family: to_dict(one) for one in outcomes}
 
 
 def table(outcomes: Sequence[TaskOutcome]) -> str:
@@ -142,5 +151,5 @@ def _short(text: str, most: int = 100) -> str:
 _ENDING = (
     "groundup train TASK trains the family that fits best for two minutes and scores it on",
     "examples it has not seen; --family, --minutes and --width change that. Run again, it goes on",
-    "where it was stopped. groundup train --all trains every family.",
+    "where it was stopped. groundup train --all trains one family of each sort.",
 )

@@ -17,7 +17,7 @@ import dataclasses
 import math
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -28,13 +28,13 @@ from groundup.config import UserError, require, to_dict
 from groundup.data.examples import Example, TaskData
 from groundup.data.tasks import Task
 from groundup.device import DeviceConfig, Policy, detect, measure_matmul, seed_everything
-from groundup.files import read_json, write_json
+from groundup.files import check_writable, read_json, write_json
 from groundup.models.folder import save_any
 from groundup.optim.build import build_optimizer
 from groundup.optim.config import OptimizerConfig, ScheduleConfig
 from groundup.optim.schedules import factor
+from groundup.pipeline import lock
 from groundup.pipeline.console import Console
-from groundup.pipeline.lock import locked
 from groundup.pipeline.tasks import rows
 from groundup.pipeline.tasks.baselines import baseline
 from groundup.pipeline.tasks.families import check_pair
@@ -46,10 +46,10 @@ from groundup.text.tokenizer import Tokenizer, load_tokenizer
 from groundup.text.train import train_tokenizer
 from groundup.train.checkpoints import Checkpoints
 from groundup.train.config import TrainConfig
-from groundup.train.log import Fanout, JsonLog
+from groundup.train.log import Fanout, JsonLog, Sink
 from groundup.train.objectives import estimate_loss
 from groundup.train.pace import measure_pace, steps_within
-from groundup.train.trainer import Hooks, Trainer
+from groundup.train.trainer import Hooks, Progress, Trainer
 
 NUM_SAMPLES = 5
 SCORED_CHARACTERS = 2000
@@ -72,14 +72,15 @@ def train_task(
 
     `data` saves reading the task's examples again where several families learn it. Small models
     on short rows: fp32, not compiled. Raises UserError where the family cannot learn the task or
-    the folder is that of another training, Stopped after a signal, with the state saved.
+    the folder holds anything but this training, Stopped after a signal, with the state saved.
     """
     check_pair(task, family)
     chosen = settled(task, family, settings or TaskSettings())
     folder = Path(folder or Path("runs") / f"{task.name}-{family}")
+    _check_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
-        held.enter_context(locked(folder))
+        held.enter_context(lock.locked(folder))
         console = console or held.enter_context(Console(quiet=True))
         _claim(folder, task, family, chosen)
         if (folder / "result.json").exists():
@@ -121,60 +122,54 @@ def _work(
     learner = make_learner(lesson)
     parameters = sum(parameter.numel() for parameter in learner.model.parameters())
     console.say(f"{parameters:,} parameters, {len(data.train):,} examples, {policy.describe()}")
-    metric = metric_of(task, family)
-    trainer, log = _trainer(learner, metric, heldout, policy, folder, console)
+    log = JsonLog(folder / "log.jsonl")
+    trainer = _trainer(learner, heldout, policy, folder, Fanout(log, console))
     plan = _plan(trainer, learner, heldout, settings, folder, console)
-    trainer.total_steps = plan["steps"]
-    resumed = trainer.resume()
-    log.rewind(lambda row: row["step"] <= resumed)
-    console.start_progress(trainer.total_steps, resumed)
-    progress = trainer.fit()
-    console.end_progress()
+    progress = _fit(trainer, plan["steps"], log, console)
     scores = {k: v for k, v in progress.evaluations.items() if k in plan["before"]}
     meta = {"task": task.name, "kind_of_task": task.kind, "family": family, "scores": scores}
     meta |= {"classes": list(data.classes), "max_source_tokens": settings.length}
     save_any(folder / "model", learner.model, tokenizer, meta)
-    shown = heldout[:NUM_SAMPLES]
-    poses = [learner.pose(example) for example in shown]
-    name, value = baseline(task, metric, data, heldout, learner)
-    return TaskOutcome(
-        task=task.name,
-        family=family,
-        parameters=parameters,
-        metric=metric,
-        before=plan["before"][metric],
-        after=scores[metric],
-        baseline=value,
-        baseline_name=name,
-        scores=scores,
-        steps=progress.step,
-        seconds=round(progress.seconds, 2),
-        tokens_per_second=round(progress.tokens / max(progress.seconds, 1e-9), 1),
-        examples_seen=progress.step * learner.loader.rows_per_step,
-        samples=[
-            (*pose, answer) for pose, answer in zip(poses, learner.answer(shown), strict=True)
-        ],
-        curve=read_curve(folder),
-    )
+    return _outcome(learner, heldout, plan["before"], scores, progress, read_curve(folder))
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise UserError where `folder` holds what is not ours: files there would be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, but a folder is needed: name another with --run.")
+    check_writable(folder / "task.json")
+    if not folder.exists() or (folder / "task.json").exists():
+        return
+    ours = (lock.NAME, ".task.json.")  # the second: of a process that is about to claim it
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith(ours))
+    if names:
+        shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+        raise UserError(
+            f"{folder} holds other files ({shown}): choose a new or empty folder with --run FOLDER."
+        )
 
 
 def _claim(folder: Path, task: Task, family: str, settings: TaskSettings) -> None:
     """Note what the folder is for. Raises UserError where it is for something else."""
     path = folder / "task.json"
     wanted = {"task": task.name, "family": family, "settings": to_dict(settings)}
-    if not path.exists():
-        if (folder / "config.toml").exists():
-            raise UserError(f"{folder} holds another run; choose another with --run FOLDER.")
-        write_json(path, wanted)
-        return
-    found = read_json(path)
+    found = read_json(path) if path.exists() else None
     if found == wanted:
+        return
+    if found is not None and not (
+        found.keys() == wanted.keys() and isinstance(found["settings"], dict)
+    ):
+        raise UserError(f"{path} is of something else: choose another folder with --run FOLDER.")
+    begun = any((folder / name).exists() for name in ("plan.json", "checkpoints", "result.json"))
+    if found is None or not begun:
+        (folder / "tokenizer" / "tokenizer.json").unlink(missing_ok=True)  # of a try that failed
+        write_json(path, wanted)
         return
     before, now = ({**f, **f["settings"]} for f in (found, wanted))
     names = [n for n in now if n != "settings" and before.get(n) != now[n]]
     changes = ", ".join(f"{n} {before.get(n)} (now {now[n]})" for n in names)
     raise UserError(
-        f"{folder} was trained with {changes}. Give the same options to go on with it, or choose "
+        f"{folder} was begun with {changes}. Give the same options to go on with it, or choose "
         "another folder with --run FOLDER."
     )
 
@@ -211,27 +206,55 @@ def _tokenizer(
 
 
 def _trainer(
-    learner: Learner,
-    metric: str,
-    heldout: Sequence[Example],
-    policy: Policy,
-    folder: Path,
-    console: Console,
-) -> tuple[Trainer, JsonLog]:
-    """The trainer, which evaluates by the learner's own scores, and the log it writes."""
+    learner: Learner, heldout: Sequence[Example], policy: Policy, folder: Path, sink: Sink
+) -> Trainer:
+    """The trainer, which evaluates by the learner's own scores; it has no number of steps yet."""
     settings, loader = learner.settings, learner.loader
-    rows_at_once = loader.rows_per_step
+    rows_at_once, parts = loader.rows_per_step, settings.accumulate
     require(
-        rows_at_once % settings.accumulate == 0,
-        f"A step of {rows_at_once} rows does not divide into {settings.accumulate} parts.",
+        rows_at_once % parts == 0,
+        f"A step of {rows_at_once} rows does not divide into {parts} parts.",
     )
     optimizer = OptimizerConfig(
         kind=settings.optimizer or "muon", learning_rate=settings.rate, weight_decay=0.1
     )
-    log = JsonLog(folder / "log.jsonl")
+    hooks = Hooks(evaluations=settings.evaluations)
+    trainer = Trainer(
+        stage="train",
+        model=learner.model,
+        loss=learner.loss,
+        optimizer=build_optimizer(learner.model, optimizer, policy.compute_dtype),
+        schedule=_schedule,
+        loader=loader,
+        total_steps=0,
+        clip_norm=optimizer.clip_norm,
+        config=TrainConfig(
+            micro_rows=rows_at_once // parts if parts > 1 else 0,
+            checkpoint_minutes=CHECKPOINT_MINUTES,
+        ),
+        policy=policy,
+        roof_gflops=measure_matmul(policy.compute_dtype),
+        sink=sink,
+        checkpoints=Checkpoints(folder / "checkpoints"),
+        hooks=hooks,
+    )
+    hooks.evaluate = _evaluation(learner, heldout, trainer)
+    return trainer
+
+
+def _schedule(step: int, total: int) -> float:
+    config = ScheduleConfig(kind="linear", warmup_steps=min(50, math.ceil(total / 10)))
+    return factor(config, step, total)
+
+
+def _evaluation(
+    learner: Learner, heldout: Sequence[Example], trainer: Trainer
+) -> Callable[[], dict[str, float]]:
+    """What is measured on the way: the loss, all scores, and what they have taken so far."""
+    metric = metric_of(learner.lesson.task, learner.lesson.family)
 
     def evaluate() -> dict[str, float]:
-        batches = (batch.to(policy.torch_device) for batch in learner.batches(heldout))
+        batches = (batch.to(learner.device) for batch in learner.batches(heldout))
         scores = learner.score(heldout)
         progress = trainer.progress
         return {
@@ -239,33 +262,10 @@ def _trainer(
             **scores,
             "score": scores[metric],
             "train_seconds": round(progress.seconds, 3),
-            "examples": progress.step * loader.rows_per_step,
+            "examples": progress.step * learner.loader.rows_per_step,
         }
 
-    def schedule(step: int, total: int) -> float:
-        config = ScheduleConfig(kind="linear", warmup_steps=min(50, math.ceil(total / 10)))
-        return factor(config, step, total)
-
-    trainer = Trainer(
-        stage="train",
-        model=learner.model,
-        loss=learner.loss,
-        optimizer=build_optimizer(learner.model, optimizer, policy.compute_dtype),
-        schedule=schedule,
-        loader=loader,
-        total_steps=0,
-        clip_norm=optimizer.clip_norm,
-        config=TrainConfig(
-            micro_rows=rows_at_once // settings.accumulate if settings.accumulate > 1 else 0,
-            checkpoint_minutes=CHECKPOINT_MINUTES,
-        ),
-        policy=policy,
-        roof_gflops=measure_matmul(policy.compute_dtype),
-        sink=Fanout(log, console),
-        checkpoints=Checkpoints(folder / "checkpoints"),
-        hooks=Hooks(evaluate=evaluate, evaluations=settings.evaluations),
-    )
-    return trainer, log
+    return evaluate
 
 
 def _plan(
@@ -293,3 +293,45 @@ def _plan(
         f"{plan['steps']} steps of {trainer.loader.rows_per_step} rows, {epochs:.2f} epochs"
     )
     return plan
+
+
+def _fit(trainer: Trainer, steps: int, log: JsonLog, console: Console) -> Progress:
+    """Train up to `steps`, from the newest checkpoint if there is one."""
+    trainer.total_steps = steps
+    resumed = trainer.resume()
+    log.rewind(lambda row: row["step"] <= resumed)
+    console.start_progress(steps, resumed)
+    progress = trainer.fit()
+    console.end_progress()
+    return progress
+
+
+def _outcome(
+    learner: Learner,
+    heldout: Sequence[Example],
+    before: dict[str, float],
+    scores: dict[str, float],
+    progress: Progress,
+    curve: list[dict[str, Any]],
+) -> TaskOutcome:
+    lesson, shown = learner.lesson, heldout[:NUM_SAMPLES]
+    metric = metric_of(lesson.task, lesson.family)
+    name, value = baseline(lesson.task, metric, lesson.data, heldout, learner)
+    poses, answers = [learner.pose(example) for example in shown], learner.answer(shown)
+    return TaskOutcome(
+        task=lesson.task.name,
+        family=lesson.family,
+        parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
+        metric=metric,
+        before=before[metric],
+        after=scores[metric],
+        baseline=value,
+        baseline_name=name,
+        scores=scores,
+        steps=progress.step,
+        seconds=round(progress.seconds, 2),
+        tokens_per_second=round(progress.tokens / max(progress.seconds, 1e-9), 1),
+        examples_seen=progress.step * learner.loader.rows_per_step,
+        samples=[(*pose, answer) for pose, answer in zip(poses, answers, strict=True)],
+        curve=curve,
+    )

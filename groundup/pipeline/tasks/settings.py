@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from groundup.config import require
 from groundup.data.tasks import Task
 
+MOST = 1_000_000_000
+"""Of steps, rows, width and the like: beyond it there is a typing mistake."""
 TokenizerKind = Literal["bpe", "char", "word", "byte"]
 
 
@@ -46,11 +47,12 @@ class TaskSettings:
         for name in ("minutes", "steps", "width", "layers", "parameters", "rows", "length",
                      "vocab_size", "rate", "test_examples"):  # fmt: skip
             value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name} cannot be {value}.")
+            require(0 <= value <= MOST, f"{name} should be from 0 to {MOST:,}, but is {value}.")
         require(
             not (self.minutes and self.steps),
             f"Set minutes or steps, not both: here they are {self.minutes:g} and {self.steps}.",
         )
+        require(0 <= self.seed < 2**63, f"seed should be from 0 to 2^63 - 1, but is {self.seed}.")
         require(self.accumulate >= 1, f"accumulate is {self.accumulate}, but is 1 or more.")
         require(self.evaluations >= 1, f"evaluations is {self.evaluations}, but is 1 or more.")
         require(
