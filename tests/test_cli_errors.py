@@ -34,6 +34,23 @@ def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
         assert f"Example: groundup {verb}" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("verb", "names"),
+    [
+        ("classify", ["MODEL"]),
+        ("pull", ["SOURCE", "NAME"]),
+        ("export", ["MODEL", "PATH"]),
+    ],
+)
+def test_what_is_missing_is_called_by_its_name(
+    verb: str, names: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([verb])
+    missing = capsys.readouterr().err.split()
+    assert all(name in missing for name in names) and "STR" not in missing
+
+
 def test_topics_that_cannot_be_shown(
     refused: Refused, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -186,7 +203,9 @@ def test_too_little_memory_is_said_in_a_sentence(
         raise error
 
     monkeypatch.setattr("groundup.infer.load.load_any", fail)
-    assert "Out of memory: take a smaller model" in refused("inspect", tiny_run)
+    words = refused("inspect", tiny_run)
+    assert "Out of memory: take a smaller model" in words
+    assert "train.micro_rows" in words and "--accumulate" in words
     monkeypatch.setattr("groundup.infer.load.load_any", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["inspect", str(tiny_run)])

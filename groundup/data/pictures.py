@@ -27,7 +27,7 @@ def decode_picture(data: bytes, name: str, channels: int, size: int) -> np.ndarr
     is coloured, on white. Raises UserError where there is no such picture or Pillow is missing.
     """
     require_pillow()
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     require(channels in (1, 3), f"The model reads {channels} channels, but pictures have 1 or 3.")
     try:
@@ -41,7 +41,10 @@ def decode_picture(data: bytes, name: str, channels: int, size: int) -> np.ndarr
         raise
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         kinds = " or ".join(FORMATS)
-        raise UserError(f"{name} is not a whole {kinds} file ({error}).") from None
+        # Of a file it does not know, Pillow would name the buffer in memory.
+        known = not isinstance(error, UnidentifiedImageError)
+        why = f" ({error})" if known else ", the formats that are read here"
+        raise UserError(f"{name} is not a whole {kinds} file{why}.") from None
     paper = Image.new("RGBA", picture.size, "white" if channels == 3 else "black")
     flat = Image.alpha_composite(paper, picture).convert("RGB" if channels == 3 else "L")
     values = np.asarray(flat.resize((size, size)))

@@ -16,9 +16,10 @@ from groundup.data.padding import batches_by_length, pad
 from groundup.data.sources import read_lines
 from groundup.files import read_json
 from groundup.infer.generate import evaluating
+from groundup.infer.load import load_for
 from groundup.models.encoder import Encoder, pool
 from groundup.models.encoder_config import EncoderConfig, Pooling
-from groundup.models.folder import load_any, resolve_model
+from groundup.models.folder import resolve_model
 from groundup.text.framing import frame, pad_id, room
 from groundup.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -54,12 +55,8 @@ def embed(model: Encoder, tokenizer: Tokenizer, texts: Sequence[str], how: Embed
 
 def embed_file(name: str | Path, path: str | Path) -> Iterator[list[float]]:
     """The vector of every line of a UTF-8 file, by a model folder or a pulled model's name."""
-    from groundup.device import DeviceConfig, detect
-
-    texts = read_lines(path)
-    folder = resolve_model(name)
-    policy = detect(DeviceConfig(dtype="float32", deterministic=False))
-    model, tokenizer, _, _ = load_any(folder, policy.device, kinds=("encoder",))
+    texts, folder = read_lines(path), resolve_model(name)
+    (model, tokenizer, *_), _ = load_for("embed", folder)
     how = read_embedding(folder, model.config)
     for vector in embed(model, tokenizer or load_tokenizer(folder), texts, how):
         yield vector.tolist()

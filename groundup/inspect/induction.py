@@ -29,7 +29,8 @@ LENGTH, SHORTEST = 32, 6
 """Letters of a row, and of the shortest period; the longest is half of a row."""
 WIDTH, HEADS, LAYERS = 64, 2, 2
 ROWS, STEPS, SEED = 64, 350, 2
-"""With other seeds the same parts go to other heads, and are more or less clear."""
+"""Of seeds 0, 1 and 2 the one whose patterns are clearest. With others the same parts go to other
+heads; the losses were 0.13, 0.22 and 0.05 nats."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,9 @@ def test_mistakes_are_named(tmp_path, tiny_tokenizer, refused) -> None:
     assert "wants `--image FILE`" in refused("classify", images, "--prompt", "fire")
     assert "no picture" in refused("classify", images, "--image", tmp_path / "none.png")
     (tmp_path / "bad.png").write_bytes(b"\x89PNG\r\n\x1a\nnothing more")
-    assert "not a whole PNG or JPEG" in refused("classify", images, "--image", tmp_path / "bad.png")
+    words = "bad.png is not a whole PNG or JPEG file, the formats that are read here."
+    assert words in refused("classify", images, "--image", tmp_path / "bad.png")
+    assert "`groundup score` does not apply to" in refused("score", images, "--text", "a")
     assert "`groundup embed`" in refused("classify", bare, "--prompt", "fire")
     assert "hidden words" in refused("classify", masked, "--prompt", "fire")
     assert "`groundup classify`" in refused("embed", images, "--text", texts / "config.json")
