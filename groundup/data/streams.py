@@ -5,7 +5,8 @@ What is hidden in a window is a pure function of (seed, step, row), as the windo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -33,14 +34,20 @@ class TokenStream:
         return self.ids[start:stop]
 
 
-class MaskedLoader:
-    """Windows in which some tokens are hidden, and which those were: BERT's pretraining."""
+class _ChangedLoader:
+    """Another loader's windows, of each of which `change` makes a row of inputs and of targets.
+
+    Windows are equally long, and so are what becomes of them and what is asked.
+    """
 
     def __init__(
-        self, windows: Loader, seed: int, mask_id: int, vocab_size: int, keep: Collection[int]
+        self,
+        windows: Loader,
+        seed: int,
+        change: Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]],
+        filler: int,
     ) -> None:
-        self.windows, self.seed = windows, seed
-        self.mask_id, self.vocab_size, self.keep = mask_id, vocab_size, tuple(keep)
+        self.windows, self.seed, self.change, self.filler = windows, seed, change, filler
         self.rows_per_step, self.length = windows.rows_per_step, windows.length
 
     @property
@@ -52,51 +59,33 @@ class MaskedLoader:
 
     def rows(self, index: int, start: int, stop: int) -> Batch:
         pairs = [
-            mask_tokens(
-                ids.numpy(),
-                np.random.default_rng((self.seed, index, row)),
-                mask_id=self.mask_id,
-                vocab_size=self.vocab_size,
-                keep=self.keep,
-            )
-            for row, ids in enumerate(self.windows.rows(index, start, stop).inputs, start)
-        ]
-        inputs, targets = (np.stack(part) for part in zip(*pairs, strict=True))
-        return Batch.from_numpy(inputs, targets)
-
-
-class SpanLoader:
-    """Windows with some spans cut out, and what stood there: T5's pretraining."""
-
-    def __init__(
-        self, windows: Loader, seed: int, sentinels: Sequence[int], end_id: int, filler: int
-    ) -> None:
-        self.windows, self.seed, self.filler = windows, seed, filler
-        self.sentinels, self.end_id = tuple(sentinels), end_id
-        self.rows_per_step, self.length = windows.rows_per_step, windows.length
-
-    @property
-    def steps_per_epoch(self) -> float:
-        return self.windows.steps_per_epoch
-
-    def step(self, index: int) -> Batch:
-        # Every window of a length hides as much in as many spans, so all rows are equally long.
-        return self.rows(index, 0, self.rows_per_step)
-
-    def rows(self, index: int, start: int, stop: int) -> Batch:
-        pairs = [
-            corrupt_spans(
-                ids.numpy(),
-                np.random.default_rng((self.seed, index, row)),
-                sentinels=self.sentinels,
-                end_id=self.end_id,
-            )
+            self.change(ids.numpy(), np.random.default_rng((self.seed, index, row)))
             for row, ids in enumerate(self.windows.rows(index, start, stop).inputs, start)
         ]
         sources, targets = zip(*pairs, strict=True)
         inputs, _ = pad(sources, self.filler)
         wanted, _ = pad(targets, IGNORE)
         return Batch.from_numpy(inputs, wanted)
+
+
+class MaskedLoader(_ChangedLoader):
+    """Windows in which some tokens are hidden, and which those were: BERT's pretraining."""
+
+    def __init__(
+        self, windows: Loader, seed: int, mask_id: int, vocab_size: int, keep: Collection[int]
+    ) -> None:
+        hide = partial(mask_tokens, mask_id=mask_id, vocab_size=vocab_size, keep=tuple(keep))
+        super().__init__(windows, seed, hide, filler=mask_id)
+
+
+class SpanLoader(_ChangedLoader):
+    """Windows with some spans cut out, and what stood there: T5's pretraining."""
+
+    def __init__(
+        self, windows: Loader, seed: int, sentinels: Sequence[int], end_id: int, filler: int
+    ) -> None:
+        cut = partial(corrupt_spans, sentinels=tuple(sentinels), end_id=end_id)
+        super().__init__(windows, seed, cut, filler)
 
 
 class StreamLoader:

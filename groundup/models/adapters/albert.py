@@ -8,11 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from groundup.config import require
-from groundup.models.adapters.base import TO_HF_ACTIVATION, activation, only, whole_number
+from groundup.models.adapters.base import activation, only, whole_number
 from groundup.models.adapters.encoders import (
-    architecture,
-    class_fields,
     classic_encoder,
+    classic_fields,
     inverse,
     read_head,
     refuse,
@@ -25,25 +24,11 @@ from groundup.models.encoder_config import EncoderConfig
 def to_hf_config(config: EncoderConfig) -> dict[str, Any]:
     """The `config.json` of the equal ALBERT. Raises UserError when there is none."""
     _check(config)
-    return class_fields(config) | {
-        "architectures": [architecture("Albert", config)],
-        "model_type": "albert",
-        "vocab_size": config.vocab_size,
+    return classic_fields("albert", config) | {
         "embedding_size": config.embedding_width,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.num_layers,
         "num_hidden_groups": config.distinct_layers or config.num_layers,
         "inner_group_num": 1,
-        "num_attention_heads": config.attention.num_heads,
-        "intermediate_size": config.feed_forward.width,
-        "hidden_act": TO_HF_ACTIVATION[config.feed_forward.activation],
-        "hidden_dropout_prob": config.feed_forward.dropout,
-        "attention_probs_dropout_prob": config.attention.dropout,
         "classifier_dropout_prob": config.head.dropout if config.head else 0.0,
-        "max_position_embeddings": config.context_length,
-        "type_vocab_size": config.num_types,
-        "initializer_range": config.init_std,
-        "layer_norm_eps": config.norm.eps,
         "pad_token_id": None,  # left out, it would be 0, and that token would not be trained
     }
 

@@ -12,11 +12,10 @@ from typing import Any
 from torch import Tensor
 
 from groundup.config import require
-from groundup.models.adapters.base import TO_HF_ACTIVATION, activation, whole_number
+from groundup.models.adapters.base import activation, whole_number
 from groundup.models.adapters.encoders import (
-    architecture,
-    class_fields,
     classic_encoder,
+    classic_fields,
     inverse,
     read_head,
     refuse,
@@ -30,22 +29,7 @@ from groundup.nn.config import NormConfig, PositionsConfig
 def to_hf_config(config: EncoderConfig) -> dict[str, Any]:
     """The `config.json` of the equal BERT. Raises UserError when there is none."""
     refuse("bert", classic_encoder(config))
-    fields = class_fields(config) | {
-        "architectures": [architecture("Bert", config)],
-        "model_type": "bert",
-        "vocab_size": config.vocab_size,
-        "hidden_size": config.width,
-        "num_hidden_layers": config.num_layers,
-        "num_attention_heads": config.attention.num_heads,
-        "intermediate_size": config.feed_forward.width,
-        "hidden_act": TO_HF_ACTIVATION[config.feed_forward.activation],
-        "hidden_dropout_prob": config.feed_forward.dropout,
-        "attention_probs_dropout_prob": config.attention.dropout,
-        "max_position_embeddings": config.context_length,
-        "type_vocab_size": config.num_types,
-        "initializer_range": config.init_std,
-        "layer_norm_eps": config.norm.eps,
-    }
+    fields = classic_fields("bert", config)
     if config.head is not None and config.head.kind != "masked":
         fields["classifier_dropout"] = config.head.dropout
     return fields

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from groundup.config import UserError, require
-from groundup.models.adapters.base import plain_attention
+from groundup.models.adapters.base import TO_HF_ACTIVATION, plain_attention
 from groundup.models.encoder_config import EncoderConfig, HeadConfig
 
 HEADS = {
@@ -81,6 +81,26 @@ def class_fields(config: EncoderConfig) -> dict[str, Any]:
         return {}
     labels = {str(index): f"LABEL_{index}" for index in range(head.num_classes)}
     return {"id2label": labels, "label2id": {name: int(i) for i, name in labels.items()}}
+
+
+def classic_fields(family: str, config: EncoderConfig) -> dict[str, Any]:
+    """The fields of `config.json` that BERT and its kin have in common."""
+    return class_fields(config) | {
+        "architectures": [architecture(family.capitalize(), config)],
+        "model_type": family,
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.width,
+        "num_hidden_layers": config.num_layers,
+        "num_attention_heads": config.attention.num_heads,
+        "intermediate_size": config.feed_forward.width,
+        "hidden_act": TO_HF_ACTIVATION[config.feed_forward.activation],
+        "hidden_dropout_prob": config.feed_forward.dropout,
+        "attention_probs_dropout_prob": config.attention.dropout,
+        "max_position_embeddings": config.context_length,
+        "type_vocab_size": config.num_types,
+        "initializer_range": config.init_std,
+        "layer_norm_eps": config.norm.eps,
+    }
 
 
 def read_head(data: Mapping[str, Any], prefix: str, dropout: float) -> HeadConfig | None:
