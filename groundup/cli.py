@@ -254,7 +254,7 @@ def show(words: list[str]) -> None:
         print(topics())
         return
     options = _parse(Show, words, "show")
-    print(run(options.topic, options.out, options.model, options.text))
+    print(run(**vars(options), tell=lambda line: print(f"  {line}", file=sys.stderr)))
 
 
 def quickstart(words: list[str]) -> None:

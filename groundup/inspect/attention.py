@@ -198,9 +198,17 @@ def _draw(axes: Axes, found: Costs, field: str) -> None:
     axes.set_xlim(LENGTHS[0] * 0.8, LENGTHS[-1] * 10)
     axes.set_xticks(LENGTHS[::2], [f"{length:,}" for length in LENGTHS[::2]])
     axes.minorticks_off()
+    axes.set_ylim(axes.get_ylim())  # as it is: what follows is beside the lines
     low, high = np.log(axes.get_ylim())
-    heights = _apart(list((np.log(ends) - low) / (high - low)))
-    for method, colour, height in zip(METHODS, COLOURS, heights, strict=True):
+    heights = list((np.log(ends) - low) / (high - low))
+    labels = zip(METHODS, COLOURS, heights, _apart(heights), strict=True)
+    for method, colour, end, height in labels:
+        longest = max(found[method.name])
+        if longest < LENGTHS[-1]:  # a leader across what the line leaves empty
+            axes.plot(
+                (longest * 1.15, LENGTHS[-1] * 1.25), (end, height), ":", color=colour,
+                linewidth=1, alpha=0.6, transform=axes.get_xaxis_transform(), zorder=1,
+            )  # fmt: skip
         power = slope(found[method.name], field)
         axes.text(
             LENGTHS[-1] * 1.3, height, f"{method.name}  $T^{{{power:.1f}}}$",

@@ -7,7 +7,7 @@ the table. A new topic is a new module and a line in `TOPICS`.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from groundup.config import UserError, did_you_mean, require
@@ -19,7 +19,7 @@ TOPICS = {
     "gradients": "what reaches the blocks of a deep decoder, by where its norms stand (a minute)",
     "masks": "who sees whom in attention: windows, prefixes, documents, sparse patterns",
     "attention": "time and memory by length: written out, tiled, fused, windowed (half a minute)",
-    "patterns": "where heads look, and what they are good for: of a model, or one trained now",
+    "patterns": "where heads look and what for: of a model, or one trained now (half a minute)",
     "positions": "how a model is told where a token stands, and what that does to attention",
     "exposure": "what a model does with its own mistakes, and scheduled sampling (a minute)",
     "sizes": "known models from small to very large, and where their parameters are",
@@ -28,16 +28,23 @@ TOPICS = {
 """Topic, which is also the module's name, and one line about it."""
 
 
-def show(topic: str, out: str | Path | None = None, model: str = "", text: str = "") -> str:
+def show(
+    topic: str,
+    out: str | Path | None = None,
+    model: str = "",
+    text: str = "",
+    tell: Callable[[str], None] | None = None,
+) -> str:
     """Save the topic's picture to `out` (default: TOPIC.png here) and return its table.
 
-    `model` and `text` are for patterns: whose, and what it reads.
+    `model` and `text` are for patterns: whose, and what it reads. `tell` hears what begins, and
+    how long it takes where it does.
 
     Raises UserError, before anything is computed, when there is no such topic, when the picture
     could not be written, or when matplotlib is missing.
     """
     if topic == "all":
-        return show_all(Path(out or "."))
+        return show_all(Path(out or "."), tell)
     if topic not in TOPICS:
         raise UserError(f"There is no topic '{topic}'.{did_you_mean(topic, TOPICS)}")
     given = {name: value for name, value in (("model", model), ("text", text)) if value}
@@ -48,15 +55,17 @@ def show(topic: str, out: str | Path | None = None, model: str = "", text: str =
 
     path = Path(out or f"{topic}.png")
     check_picture(path)
+    if tell is not None:
+        tell(f"{topic}: {TOPICS[topic]}")
     table = importlib.import_module(f"groundup.inspect.{topic}").show(path, **given)
     return f"{table}\n\nSaved {path}."
 
 
-def show_all(folder: Path) -> str:
+def show_all(folder: Path, tell: Callable[[str], None] | None = None) -> str:
     """Every topic's picture in a folder, as TOPIC.png, and all tables under their names."""
     require(not folder.is_file(), f"{folder} is a file; name a folder for all the pictures.")
     folder.mkdir(parents=True, exist_ok=True)
-    parts = (f"# {topic}\n\n{show(topic, folder / f'{topic}.png')}" for topic in TOPICS)
+    parts = (f"# {topic}\n\n{show(topic, folder / f'{topic}.png', tell=tell)}" for topic in TOPICS)
     return "\n\n".join(parts)
 
 

@@ -69,7 +69,8 @@ def quickstart(
     outcomes = []
     for family, name in LESSONS.items():
         task = NumberTask(name, config.level, config.languages)
-        outcomes.append(learn(family, task, SHAPE, config.budget(name), policy, progress))
+        _, outcome = learn(family, task, SHAPE, config.budget(name), policy, progress)
+        outcomes.append(outcome)
     return outcomes
 
 

@@ -43,7 +43,9 @@ def test_what_is_asked_is_checked_before_the_work(
 
 def test_schedules_show_what_training_uses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    text = show.show("schedules")
+    told: list[str] = []
+    text = show.show("schedules", tell=told.append)
+    assert told == [f"schedules: {show.TOPICS['schedules']}"]
     assert (tmp_path / "schedules.png").read_bytes().startswith(PNG)
     header, *rows = [line.split() for line in text.splitlines()[1:8]]
     for kind, *cells in rows:
@@ -125,7 +127,9 @@ def test_all_topics_at_once_have_a_picture_each(tmp_path, monkeypatch):
 
     topic = SimpleNamespace(show=draw)
     monkeypatch.setattr(show, "importlib", SimpleNamespace(import_module=lambda name: topic))
-    text = show.show("all", tmp_path / "pictures")
+    told: list[str] = []
+    text = show.show("all", tmp_path / "pictures", tell=told.append)
+    assert [line.partition(":")[0] for line in told] == list(show.TOPICS)
     assert {path.stem for path in (tmp_path / "pictures").iterdir()} == set(show.TOPICS)
     assert [line[2:] for line in text.splitlines() if line[:2] == "# "] == list(show.TOPICS)
     with pytest.raises(UserError, match="is a file"):

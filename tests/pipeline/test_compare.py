@@ -28,7 +28,7 @@ from groundup.pipeline.compare.comparison import (
     table,
 )
 from groundup.pipeline.compare.competitors import COMPETITORS, NumberTask, Shape
-from groundup.pipeline.compare.learning import Budget, learn, wilson_interval
+from groundup.pipeline.compare.learning import TURNS, Budget, learn, time_answers, wilson_interval
 
 CPU = Policy(device="cpu", compute_dtype="float32", compile=False, threads=1)
 SHAPE = Shape(width=32, num_layers=2, feed_forward_width=40)
@@ -126,7 +126,7 @@ def test_the_interval_is_wilsons():
 
 def test_flops_are_those_of_the_products():
     task = NumberTask("sort", "easy", ["en"])
-    outcome = learn("encoder", task, SHAPE, Budget(steps=1, rows=4, test_examples=6), CPU)
+    _, outcome = learn("encoder", task, SHAPE, Budget(steps=1, rows=4, test_examples=6), CPU)
     # Each weight that multiplies a token costs two; attention's pairs and the head come on top.
     tokens = 1 + sum(len(task.question(one)) for one in task.heldout[:6]) / 6
     weights = 2 * (4 * 32 * 32 + 2 * 32 * 40)
@@ -140,7 +140,8 @@ def test_everything_is_measured_and_a_seed_settles_it(measured):
     for key, (one,) in measured.outcomes.items():
         (other,) = again.outcomes[key]
         assert (one.right, one.samples, one.curve) == (other.right, other.samples, other.curve)
-        assert one.tested == 6 and one.examples_per_second > 0 and one.latency_ms > 0
+        assert one.tested == 6 and one.examples_per_second > 0
+        assert len(measured.latency[key]) == TURNS and min(measured.latency[key]) > 0
         assert one.curve[0][0] == 0 and one.curve[-1][0] == 3 * 8
     text = table(measured)
     assert [line.split()[0] for line in text.splitlines() if line[:3] in ("enc", "dec")] == [
@@ -163,6 +164,30 @@ def test_findings_follow_from_the_figures(measured):
     assert clear.startswith("sort: the encoder leads with 99.0%; behind: the decoder (70.0%)")
 
 
+def test_a_ratio_of_speeds_is_told_only_where_every_turn_has_it(measured):
+    def told(**latency: tuple[float, ...]) -> str:
+        found = {key: latency[key[1].replace("-", "_")] for key in measured.outcomes}
+        return findings(dataclasses.replace(measured, latency=found))[0]
+
+    slow, noisy = (4.0, 6.0, 6.6), (4.0, 1.0, 6.6)
+    clear = told(encoder=(2.0, 2.0, 3.0), decoder=slow, encoder_decoder=(3.0, 3.0, 4.0))
+    assert clear.endswith(
+        "the encoder answers 2.2 times as fast as the decoder (2.0 to 3.0 in 3 turns)."
+    )
+    noise = told(encoder=(2.0, 2.0, 3.0), decoder=noisy, encoder_decoder=(3.0, 3.0, 4.0))
+    assert noise.endswith("how long an answer takes differs by no more than the noise.")
+
+
+def test_competitors_take_turns(monkeypatch):
+    order: list[str] = []
+    made = [competitor(family, "sort") for family in COMPETITORS]
+    for one in made:
+        monkeypatch.setattr(one, "answers", lambda rows, name=one.family: order.append(name))
+    assert [len(turns) for turns in time_answers(made)] == [TURNS] * 3
+    rows = len(order) // (3 * (TURNS + 1))  # one turn more to warm up
+    assert order == [name for name in COMPETITORS for _ in range(rows)] * (TURNS + 1)
+
+
 def test_several_seeds_give_a_range():
     config = dataclasses.replace(TINY, seeds=2, tasks=("sort",), steps=2)
     found = compare(config, CPU)
@@ -174,7 +199,7 @@ def test_several_seeds_give_a_range():
 def test_minutes_become_steps(monkeypatch, measured):
     (one,) = measured.outcomes["sort", "encoder"]
     spent = dataclasses.replace(one, seconds=1.2)
-    monkeypatch.setattr(comparing, "learn", lambda *_: spent)
+    monkeypatch.setattr(comparing, "learn", lambda *_: (None, spent))
     config = dataclasses.replace(TINY, minutes=2.0, seeds=2)
     tasks = [NumberTask(name, "easy", ["en"]) for name in config.tasks]
     steps = plan_steps(config, tasks, equal_shapes(30_000, 2), Budget(steps=1), CPU)

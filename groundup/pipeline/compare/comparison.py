@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from statistics import mean
+from statistics import mean, median
 from typing import Any, get_args
 
 from groundup.config import UserError, did_you_mean, require
@@ -20,15 +20,18 @@ from groundup.inspect.show import grid
 from groundup.pipeline.compare.competitors import (
     COMPETITORS,
     HEAD_WIDTH,
+    Competitor,
     NumberTask,
     Shape,
     TaskName,
 )
-from groundup.pipeline.compare.learning import Budget, Outcome, Progress, learn
+from groundup.pipeline.compare.learning import Budget, Outcome, Progress, learn, time_answers
 from groundup.viz.style import short_number
 
 TOLERANCE = 0.03
 """By how much the largest model may have more parameters in its blocks than the smallest."""
+LEAST_RATIO = 1.1
+"""Answers that are not so much faster in every turn are equally fast: the rest is noise."""
 PILOT_STEPS = 6
 ASKED: dict[TaskName, str] = {
     "sort": "a number's name → the sum of its digits",
@@ -82,6 +85,8 @@ class Comparison:
     config: CompareConfig
     steps: int
     outcomes: dict[tuple[str, str], list[Outcome]]
+    latency: dict[tuple[str, str], tuple[float, ...]]
+    """Milliseconds of an answer of the first seed's models, by turns taken after all training."""
 
     def of(self, task: str) -> dict[str, list[Outcome]]:
         """By family."""
@@ -92,6 +97,8 @@ class Comparison:
         result: dict[str, Any] = {"steps": self.steps, "settings": asdict(self.config)}
         for (task, family), outcomes in self.outcomes.items():
             figures = asdict(outcomes[0]) | {"score": outcomes[0].score}
+            turns = self.latency[task, family]
+            figures |= {"latency_ms": median(turns), "latency_turns_ms": turns}
             figures |= {"interval": outcomes[0].interval, "scores": [o.score for o in outcomes]}
             result.setdefault(task, {})[family] = figures
         return result
@@ -105,14 +112,20 @@ def compare(config: CompareConfig, policy: Policy, progress: Progress | None = N
     if config.minutes:
         budget = replace(budget, steps=plan_steps(config, tasks, shapes, budget, policy))
     outcomes: dict[tuple[str, str], list[Outcome]] = {}
-    for task in tasks:
-        for family, shape in shapes.items():
-            outcomes[task.name, family] = [
-                learn(family, task, shape, replace(budget, seed=1 + seed), policy, progress)
-                for seed in range(config.seeds)
-            ]
+    trained: dict[tuple[str, str], Competitor] = {}
+    for seed in range(config.seeds):
+        for task in tasks:
+            for family, shape in shapes.items():
+                one = replace(budget, seed=1 + seed)
+                competitor, outcome = learn(family, task, shape, one, policy, progress)
+                outcomes.setdefault((task.name, family), []).append(outcome)
+                trained.setdefault((task.name, family), competitor)
     check_equal([each[0] for each in outcomes.values()])
-    return Comparison(config, budget.steps, outcomes)
+    latency: dict[tuple[str, str], tuple[float, ...]] = {}
+    for task in tasks:
+        keys = [(task.name, family) for family in shapes]
+        latency |= zip(keys, time_answers([trained[key] for key in keys]), strict=True)
+    return Comparison(config, budget.steps, outcomes, latency)
 
 
 def equal_shapes(parameters: int, num_layers: int) -> dict[str, Shape]:
@@ -156,7 +169,7 @@ def plan_steps(
     """How many steps each may take, for all to be trained in `minutes`: by a few steps of each."""
     pilot = replace(budget, steps=PILOT_STEPS, test_examples=20, evaluations=1)
     seconds = sum(
-        learn(family, task, shape, pilot, policy).seconds / PILOT_STEPS
+        learn(family, task, shape, pilot, policy)[1].seconds / PILOT_STEPS
         for task in tasks
         for family, shape in shapes.items()
     )
@@ -189,7 +202,7 @@ def rows(comparison: Comparison, task: str) -> list[list[str]]:
             f"{mean(one.examples_per_second for one in outcomes):,.0f}",
             short_number(outcomes[0].training_flops),
             short_number(mean(one.answer_flops for one in outcomes)),
-            f"{mean(one.latency_ms for one in outcomes):.1f}",
+            f"{median(comparison.latency[task, family]):.1f}",
         ]
         for family, outcomes in comparison.of(task).items()
     ]
@@ -208,7 +221,7 @@ def findings(comparison: Comparison) -> list[str]:
     found = []
     for task in comparison.config.tasks:
         by_family = comparison.of(task)
-        found.append(f"{task}: {_ranking(by_family)}; {_speed(by_family)}.")
+        found.append(f"{task}: {_ranking(by_family)}; {_speed(comparison, task)}.")
     return [*found, *notes(comparison)]
 
 
@@ -245,11 +258,18 @@ def _ranking(by_family: dict[str, list[Outcome]]) -> str:
     return first + (f"; behind: {' and '.join(behind)}" if behind else "")
 
 
-def _speed(by_family: dict[str, list[Outcome]]) -> str:
-    latency = {name: mean(o.latency_ms for o in found) for name, found in by_family.items()}
-    order = sorted(latency, key=lambda family: latency[family])
-    ratio = latency[order[-1]] / latency[order[0]]
-    return f"the {order[0]} answers first, {ratio:.1f} times as fast as the {order[-1]}"
+def _speed(comparison: Comparison, task: str) -> str:
+    """Of the fastest and the slowest; a ratio only where every turn, taken side by side, has it."""
+    latency = {family: comparison.latency[task, family] for family in COMPETITORS}
+    order = sorted(latency, key=lambda family: median(latency[family]))
+    first, last = order[0], order[-1]
+    ratios = [slow / fast for fast, slow in zip(latency[first], latency[last], strict=True)]
+    if min(ratios) < LEAST_RATIO:
+        return "how long an answer takes differs by no more than the noise"
+    return (
+        f"the {first} answers {median(ratios):.1f} times as fast as the {last} "
+        f"({min(ratios):.1f} to {max(ratios):.1f} in {len(ratios)} turns)"
+    )
 
 
 def _span(low: float, high: float) -> str:

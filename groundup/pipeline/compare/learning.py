@@ -34,8 +34,10 @@ Progress = Callable[[str, int, float], None]
 """Hears who is learning, the step and the loss."""
 _ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 _ATTENTION_BACKWARD = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
-TIMED = 20
-"""Questions whose answers are timed, one by one."""
+COUNTED = 20
+"""Questions whose answers are counted, one by one."""
+TIMED, TURNS = 8, 11
+"""Questions that are answered one by one in a turn, and how many turns each competitor has."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +81,6 @@ class Outcome:
     """Of one example, forward and backward, its share of the padding included."""
     answer_flops: float
     """Of one answer, with a cache where there is one."""
-    latency_ms: float
-    """Of one answer to one question; the median of some."""
     curve: tuple[tuple[int, float], ...]
     """(examples seen, share right of some held-out ones)"""
     samples: tuple[tuple[str, str, str], ...]
@@ -106,7 +106,7 @@ def learn(
     budget: Budget,
     policy: Policy,
     progress: Progress | None = None,
-) -> Outcome:
+) -> tuple[Competitor, Outcome]:
     """Build a model of the family, train it on the task, and measure it before and after."""
     seed_everything(budget.seed)
     competitor = COMPETITORS[family](task, shape, policy.torch_device)
@@ -118,9 +118,9 @@ def learn(
     trainer.fit()
     batch = trainer.loader.step(0).to(policy.torch_device)
     trained = _count_flops(lambda: trainer.loss(batch.inputs, batch.targets).backward())
-    latency, answered = _cost_of_answers(competitor, test[:TIMED])
+    answered = [_count_flops(lambda: competitor.answers([row])) for row in test[:COUNTED]]  # noqa: B023
     seconds = trainer.progress.seconds
-    return Outcome(
+    return competitor, Outcome(
         task=task.name,
         family=family,
         parameters=competitor.model.num_parameters(),
@@ -131,8 +131,7 @@ def learn(
         seconds=round(seconds, 2),
         examples_per_second=budget.steps * budget.rows / seconds,
         training_flops=trained / budget.rows,
-        answer_flops=answered,
-        latency_ms=latency,
+        answer_flops=statistics.mean(answered),
         curve=(
             (0, before / len(test)),
             *((row["step"] * budget.rows, row["score"]) for row in sink.scores),
@@ -150,6 +149,31 @@ def wilson_interval(right: int, tested: int, z: float = 1.96) -> tuple[float, fl
     middle = (share + spread / 2) / (1 + spread)
     half = z * math.sqrt((share * (1 - share) + spread / 4) / tested) / (1 + spread)
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def time_answers(competitors: Sequence[Competitor]) -> list[tuple[float, ...]]:
+    """Competitors on one task -> for each its median milliseconds of an answer, turn by turn.
+
+    They take turns, so that what else the machine does meets all of them alike.
+    """
+    turns: list[list[float]] = [[] for _ in competitors]
+    heldout = competitors[0].task.heldout
+    rows = heldout[:: max(1, len(heldout) // TIMED)][:TIMED]
+    for turn in range(-1, TURNS):
+        for competitor, found in zip(competitors, turns, strict=True):
+            median = _median_milliseconds(competitor, rows)
+            if turn >= 0:  # the first answers are slower
+                found.append(median)
+    return [tuple(found) for found in turns]
+
+
+def _median_milliseconds(competitor: Competitor, rows: Sequence[Example]) -> float:
+    seconds = []
+    for row in rows:
+        begin = time.perf_counter()
+        competitor.answers([row])
+        seconds.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(seconds)
 
 
 class _Figures:
@@ -194,18 +218,6 @@ def _trainer(
         sink=sink,
         hooks=Hooks(evaluate=evaluate, evaluations=budget.evaluations),
     )
-
-
-def _cost_of_answers(competitor: Competitor, rows: Sequence[Example]) -> tuple[float, float]:
-    """(milliseconds, FLOPs) of an answer to one question alone: the median, and the mean."""
-    competitor.answers(rows[:1])  # the first is slower
-    seconds, flops = [], []
-    for row in rows:
-        begin = time.perf_counter()
-        competitor.answers([row])
-        seconds.append(time.perf_counter() - begin)
-        flops.append(_count_flops(lambda: competitor.answers([row])))  # noqa: B023
-    return 1000 * statistics.median(seconds), statistics.mean(flops)
 
 
 def _count_flops(work: Callable[[], object]) -> int:

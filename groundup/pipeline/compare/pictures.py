@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from statistics import mean
+from statistics import mean, median
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,10 +28,12 @@ SOURCE, TARGET = 5, 3
 
 def picture(comparison: Comparison) -> Figure:
     """All panels, in rows of three."""
-    panels = [*curves(comparison).values(), *bars(comparison).values(), *masks().values()]
+    measured = [*curves(comparison).values(), *bars(comparison).values()]
+    free = [None] * (-len(measured) % 3)  # the masks have a row of their own
+    panels = [*measured, *free, *masks().values()]
     figure, all_axes = new_figure(len(panels), 3, LIGHT)
     for axes, draw in zip(all_axes, panels, strict=True):
-        draw(axes)
+        draw(axes) if draw else axes.remove()
     legend(all_axes[0], LIGHT, COMPETITORS)
     shown = all_axes[0].get_legend()
     assert shown is not None
@@ -51,9 +53,7 @@ def bars(comparison: Comparison) -> dict[str, Draw]:
     """Score, latency, training speed and FLOPs: a group of bars per task."""
     return {
         "right answers": partial(_draw_scores, comparison),
-        "time of an answer": partial(
-            _draw_bars, comparison, "An answer takes", "ms", lambda one: one.latency_ms
-        ),
+        "time of an answer": partial(_draw_latency, comparison),
         "speed of training": partial(
             _draw_bars, comparison, "Training", "examples/s", lambda one: one.examples_per_second
         ),
@@ -98,7 +98,8 @@ def _draw_curves(task: str, by_family: dict[str, list[Outcome]], axes: Axes) -> 
 
 def _draw_scores(comparison: Comparison, axes: Axes) -> None:
     """Shares of right answers, each with its interval or range."""
-    for x, family, outcomes in _places(comparison):
+    for (task, family), outcomes in comparison.outcomes.items():
+        x = _place(comparison, task, family)
         score, (low, high) = mean(one.score for one in outcomes), extent(outcomes)
         axes.bar(x, score, width=0.23, color=COLOURS[family])
         axes.plot([x, x], [low, high], color=LIGHT.ink, linewidth=1)
@@ -107,10 +108,22 @@ def _draw_scores(comparison: Comparison, axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
 
 
+def _draw_latency(comparison: Comparison, axes: Axes) -> None:
+    """Milliseconds of an answer, each with the range of its turns."""
+    for (task, family), turns in comparison.latency.items():
+        x = _place(comparison, task, family)
+        axes.bar(x, median(turns), width=0.23, color=COLOURS[family])
+        axes.plot([x, x], [min(turns), max(turns)], color=LIGHT.ink, linewidth=1)
+        _label(axes, x, max(turns), short_number(median(turns)))
+    _dress_bars(axes, comparison, "An answer takes", "ms")
+    axes.yaxis.set_major_formatter(lambda value, _: short_number(value))
+
+
 def _draw_bars(
     comparison: Comparison, title: str, unit: str, figure: Callable[[Outcome], float], axes: Axes
 ) -> None:
-    for x, family, outcomes in _places(comparison):
+    for (task, family), outcomes in comparison.outcomes.items():
+        x = _place(comparison, task, family)
         value = mean(map(figure, outcomes))
         axes.bar(x, value, width=0.23, color=COLOURS[family])
         _label(axes, x, value, short_number(value))
@@ -118,13 +131,10 @@ def _draw_bars(
     axes.yaxis.set_major_formatter(lambda value, _: short_number(value))
 
 
-def _places(comparison: Comparison) -> list[tuple[float, str, list[Outcome]]]:
-    """Where each bar stands: those of a task side by side."""
+def _place(comparison: Comparison, task: str, family: str) -> float:
+    """Where a bar stands: those of a task side by side."""
     tasks: list[str] = list(comparison.config.tasks)
-    return [
-        (tasks.index(task) + 0.27 * (list(COMPETITORS).index(family) - 1), family, outcomes)
-        for (task, family), outcomes in comparison.outcomes.items()
-    ]
+    return tasks.index(task) + 0.27 * (list(COMPETITORS).index(family) - 1)
 
 
 def _label(axes: Axes, x: float, y: float, text: str) -> None:
