@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from groundup import __version__
 from groundup.cli_options import (
@@ -109,13 +109,16 @@ def train(words: list[str]) -> None:
 
 def chat(words: list[str]) -> None:
     """talk to a model in the terminal"""
-    options = _parse(Chat, words, "chat")
+    asked = _parse(Chat, words, "chat")
+    from groundup.infer.config import chat_sampling
     from groundup.infer.load import load_for
+    from groundup.models.folder import resolve_model
     from groundup.serve.terminal import chat as run
 
-    (model, tokenizer, *_), _ = load_for("chat", options.model)
-    name = Path(options.model).name
-    run(model, tokenizer, options.sampling, prompt=options.prompt, system=options.system, name=name)
+    defaults = chat_sampling(resolve_model(asked.model))
+    asked = _parse(Chat, words, "chat", lambda model: Chat(model=model, sampling=defaults))
+    (model, tokenizer, *_), _ = load_for("chat", asked.model)
+    run(tokenizer=tokenizer, defaults=defaults, name=asked.model, **vars(asked) | {"model": model})
 
 
 def generate(words: list[str]) -> None:
@@ -300,13 +303,14 @@ VERBS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
-def _parse(cls: type[Arguments], words: list[str], verb: str) -> Arguments:
+def _parse(cls: type[Arguments], words: list[str], verb: str, default: Any = None) -> Arguments:
     import tyro
 
     summary, example = VERBS[verb].__doc__ or "", f"groundup {verb} {EXAMPLES[verb]}".rstrip()
     return tyro.cli(
         cls,
         args=words,
+        default=default and default(tyro.MISSING),
         prog=f"groundup {verb}",
         description=f"{summary[0].upper()}{summary[1:]}.\n\nExample: {example}",
         config=(

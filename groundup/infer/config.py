@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
-from groundup.config import UserError
+from groundup.config import UserError, from_dict, to_dict
+from groundup.models import generation
 
 StopReason = Literal["stop", "length", "context"]
 """Why a reply ended: a stop id or stop string, `max_tokens`, or a full context window."""
@@ -73,3 +75,18 @@ def _check(name: str, value: float, expected: str, holds: Callable[[float], bool
 
 CHAT_SAMPLING = SamplingConfig(temperature=0.6, top_p=0.95)
 """For replies: a small model that draws from the whole distribution leaves the subject."""
+
+
+def chat_sampling(folder: str | Path) -> SamplingConfig:
+    """For replies of one model: as its generation_config.json recommends, else `CHAT_SAMPLING`.
+
+    Raises UserError for a setting that cannot be.
+    """
+    found = generation.of_folder(folder)
+    samples = found.pop("do_sample", None)
+    if samples is False:
+        return replace(CHAT_SAMPLING, temperature=0.0, top_p=1.0)
+    # Who names a temperature, or wants sampling, leaves out what should stay as the model has it.
+    stated = samples or "temperature" in found
+    base = SamplingConfig(temperature=1.0) if stated else CHAT_SAMPLING
+    return from_dict(SamplingConfig, to_dict(base) | found, str(Path(folder) / generation.FILE))

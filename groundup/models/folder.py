@@ -22,6 +22,7 @@ from torch import nn
 
 from groundup.config import UserError, did_you_mean, from_dict, require, to_dict
 from groundup.files import atomic_folder, cache_folder, read_json
+from groundup.models import generation
 from groundup.models.decoder import Decoder
 from groundup.models.encoder_config import EncoderConfig
 from groundup.models.kinds import (
@@ -59,7 +60,10 @@ class Loaded(NamedTuple):
 def save_any(
     folder: str | Path, model: nn.Module, tokenizer: Tokenizer | None, meta: Mapping[str, Any]
 ) -> None:
-    """Write the whole folder, or leave the old one untouched. `meta` is any JSON: what made it."""
+    """Write the whole folder, or leave the old one untouched. `meta` is any JSON: what made it.
+
+    Its "generation" is how the model should be sampled, and goes into generation_config.json.
+    """
     config: Any = model.config
     kind, (layout, data) = kind_of(config), layout_for(config)
     if layout is None:
@@ -82,7 +86,8 @@ def save_any(
             tokenizer.save(temporary)
         _write_json(temporary / "config.json", data)
         if kind.name == "decoder" and tokenizer is not None:
-            _write_json(temporary / "generation_config.json", _generation(tokenizer))
+            recommended = meta.get("generation") or {}
+            _write_json(temporary / generation.FILE, _generation(tokenizer) | recommended)
         _write_json(temporary / "groundup.json", facts)
         write_weights(temporary, layout.to_hf_state(config, state) if layout else state)
 

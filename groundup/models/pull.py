@@ -24,7 +24,9 @@ from groundup.config import UserError, require
 from groundup.data.download import Download, Progress, download
 from groundup.data.hub import import_extra
 from groundup.files import atomic_folder, cache_folder, read_json
+from groundup.models import generation
 from groundup.models.folder import dtype_of, kind_at, load_any, load_model, save_model
+from groundup.models.gguf.container import GGUFFile
 from groundup.models.gguf.read import read_gguf
 from groundup.text.chat_template import read_template
 from groundup.text.foreign import adapt_tokenizer
@@ -130,6 +132,7 @@ def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:
         model, tokenizer, config = read_gguf(found)
         template = config.get("chat_template", "")
         meta: dict[str, Any] = {}
+        recommended = generation.of_gguf(GGUFFile(found).metadata)
     else:
         if (kind := kind_at(found)).name != "decoder":
             copy_whole(found, target)
@@ -138,8 +141,11 @@ def _adopt(found: Path, target: Path, source: str) -> tuple[Path, list[str]]:
         beside = found / CONFIG_FILE
         config = read_json(beside) if beside.exists() else {}
         template = read_template(found, config)
+        recommended = generation.of_folder(found) or generation.of_card(source)
     require(isinstance(template, str), "tokenizer.chat_template should be text.")
     tokenizer, notes = adapt_tokenizer(tokenizer, config, template)
+    if recommended:
+        meta = meta | {"generation": recommended}
     save_model(target, model, tokenizer, meta | {"source": source})
     return target, notes
 

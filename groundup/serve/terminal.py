@@ -37,6 +37,7 @@ def chat(
     tokenizer: Tokenizer,
     sampling: SamplingConfig,
     *,
+    defaults: SamplingConfig = CHAT_SAMPLING,
     name: str = "",
     system: str = "",
     prompt: str | None = None,
@@ -49,11 +50,12 @@ def chat(
     use_utf8(sys.stdin)
     use_utf8(sys.stdout)
     terminal = Terminal(Conversation(model, tokenizer, sampling, system), sys.stdin, sys.stdout)
+    terminal.defaults = defaults
     if prompt is not None:
         terminal.show_reply(terminal.conversation.reply(prompt))
     elif terminal.interactive:
         terminal.line_editing = enable_line_editing(terminal.words())
-        terminal.welcome(name)
+        terminal.welcome(Path(name).name)
         terminal.run()
     else:
         terminal.run()
@@ -71,6 +73,7 @@ class Terminal:
         ask: Callable[[], str] | None = None,
     ) -> None:
         self.conversation = conversation
+        self.defaults = CHAT_SAMPLING
         self.line_editing = False
         self.interactive = stdin.isatty() and stdout.isatty()
         self._stdin, self._stdout = stdin, stdout
@@ -210,7 +213,7 @@ class Terminal:
             settings[name] = _parse(name, value.strip())
             self.conversation.sampling = from_dict(SamplingConfig, settings)
             settings = {name: settings[name]}
-        defaults = to_dict(CHAT_SAMPLING)
+        defaults = to_dict(self.defaults)
         for key, setting in settings.items():
             default = "" if setting == defaults[key] else f"  (default {_show(defaults[key])})"
             self.note(f"{key:18} {_show(setting)}{default}")

@@ -17,6 +17,8 @@ import pytest
 import torch
 
 from groundup.config import UserError
+from groundup.infer.config import CHAT_SAMPLING, chat_sampling
+from groundup.models import generation
 from groundup.models import pull as module
 from groundup.models.decoder import Decoder
 from groundup.models.export import export
@@ -240,3 +242,23 @@ def test_a_published_t5_brings_its_unigram_tokenizer(tmp_path):
     assert tokenizer.kind == "unigram" and tokenizer.decode([4, 5, 6]) == "the houses"
     assert tokenizer.encode("the houses") == [4, 5, 6]
     assert not {0, 1} & {*tokenizer.encode("</s> <pad>")}
+
+
+def test_the_makers_sampling_comes_along(theirs, gguf_file, tmp_path):
+    assert generation.of_folder(pull(str(theirs), "plain")[0]) == {}
+    assert chat_sampling(resolve_model("plain")) == CHAT_SAMPLING
+    path = theirs / "generation_config.json"
+    recommended = {"do_sample": True, "temperature": 0.7, "top_k": 20, "top_p": 0.8}
+    path.write_text(json.dumps(json.loads(path.read_text()) | recommended))
+    pull(str(theirs), "m")
+    found = chat_sampling(resolve_model("m"))
+    assert (found.temperature, found.top_k, found.top_p) == (0.7, 20, 0.8)
+    assert generation.of_folder(export("m", "hf", tmp_path / "hf")) == recommended
+    path.write_text('{"do_sample": false}')
+    assert chat_sampling(theirs).temperature == 0
+    path.write_text('{"temperature": "hot"}')
+    with pytest.raises(UserError, match="temperature"):
+        chat_sampling(theirs)
+    keys = {"general.sampling.temp": 0.5, "general.sampling.top_k": 7}
+    assert generation.of_gguf(keys) == {"do_sample": True, "temperature": 0.5, "top_k": 7}
+    assert generation.of_gguf({"general.basename": "smollm2"})["temperature"] == 0.2
