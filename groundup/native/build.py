@@ -8,7 +8,8 @@ Where there is no compiler, or another kind of CPU, there is no library: callers
 operations, and `status` says why. GROUNDUP_NATIVE says otherwise:
 
     0          no kernels
-    avx512     none of those that need AMX
+    avx512     none that need AMX: the default, until those have run on a CPU that has it
+    amx        those for AMX, too
     software   AMX imitated in C: for tests on other CPUs, and slow
     checked    the same under the address sanitizer, which has to be loaded first
 """
@@ -36,9 +37,9 @@ FLAGS = ("-std=c11", "-O3", "-march=native", "-fopenmp", "-fPIC", "-shared", "-D
 NEEDED = ("avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni")
 """Without these there is nothing to compile: the kernels are written for vectors of 64 bytes."""
 _MODES = {
-    "1": "",
     "0": "",
     "avx512": "-DGROUNDUP_NO_TILES",
+    "amx": "",
     "software": "-DGROUNDUP_SOFTWARE_TILES",
     "checked": "-DGROUNDUP_SOFTWARE_TILES -g -O1 -fsanitize=address,undefined "
     "-fno-sanitize-recover",
@@ -67,7 +68,7 @@ def status() -> Status:
 
 @functools.cache
 def _load() -> tuple[Status, ctypes.CDLL | None]:
-    mode = os.environ.get("GROUNDUP_NATIVE", "1")
+    mode = os.environ.get("GROUNDUP_NATIVE", "avx512")
     if mode not in _MODES:
         hint = did_you_mean(mode, _MODES)
         raise UserError(f"GROUNDUP_NATIVE is {mode!r}; it can be {', '.join(_MODES)}.{hint}")
@@ -84,8 +85,8 @@ def _load() -> tuple[Status, ctypes.CDLL | None]:
     except OSError as error:
         return Status(None, f"they could not be compiled: {error}"), None
     if kernels.groundup_tiles():
-        return Status(path, "AVX-512 and AMX" if mode == "1" else "AMX imitated", True), kernels
-    if not note and mode == "1" and "amx_bf16" in cpu_flags():
+        return Status(path, "AVX-512 and AMX" if mode == "amx" else "AMX imitated", True), kernels
+    if not note and mode == "amx" and "amx_bf16" in cpu_flags():
         note = "; the system denies AMX"
     return Status(path, f"AVX-512{note}"), kernels
 
@@ -100,7 +101,7 @@ def obstacle(mode: str) -> str:
     return f"this CPU has no {missing[0]}" if missing else ""
 
 
-def build(compiler: str, mode: str = "1") -> Path:
+def build(compiler: str, mode: str = "avx512") -> Path:
     """Path of the compiled library for this CPU. Raises OSError with the compiler's first words."""
     flags = [*FLAGS, *_MODES[mode].split()]
     folder = cache_folder() / "native"

@@ -89,11 +89,6 @@ class NativeCache:
         self.values = torch.zeros(shape, dtype=torch.bfloat16)
         self.num_pages = num_pages
 
-    def copy_page(self, source: int, target: int) -> None:
-        """The content of one page into another, in all layers."""
-        self.keys[:, target] = self.keys[:, source]
-        self.values[:, target] = self.values[:, source]
-
 
 class NativeDecoder:
     """Runs a decoder's step in one native call. Raises RuntimeError where there are no kernels."""

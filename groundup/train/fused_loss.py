@@ -2,7 +2,7 @@
 
 Where the native kernels are, each piece of logits is replaced by its own gradient as soon as its
 losses are known, so that the gradients of hidden states and head are ready with the loss. As in
-Liger Kernel, arXiv:2410.10989, section 3.2.
+Liger Kernel, arXiv:2410.10989.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 from groundup.native.ops import cross_entropy_, has_tiles, weight_gradient
 
 ROWS = 2048
-"""Rows of logits at a time: 16 MB of bf16 at a vocabulary of 4096, which the cache can hold."""
+"""Rows of logits at a time: 16 MB of bf16 at a vocabulary of 4096."""
 
 
 def can_fuse(head: Tensor) -> bool:
-    """Whether this is trained in bf16 on a CPU with AMX: what it is faster for."""
+    """Whether this is trained in bf16 on a CPU with AMX: with its kernels."""
     return (
         head.device.type == "cpu"
         and torch.is_grad_enabled()

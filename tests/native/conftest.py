@@ -4,33 +4,33 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterator
 
 import pytest
 
 from groundup.native import build
 
 
+def use(mode: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Load these kernels for the test; skip where there can be none. Under the sanitizer there is
+    one library for all, whose tiles are imitated."""
+    compiler = build.find_compiler()
+    if compiler is None or build.obstacle(mode):
+        pytest.skip("no compiler, or not a CPU the kernels are for")
+    checked = os.environ.get("GROUNDUP_TEST_KERNELS")
+    mode = "software" if checked else mode
+    path = build.build(compiler, checked or mode)
+    loaded = build.Status(path, mode, mode == "software"), ctypes.CDLL(str(path))
+    monkeypatch.setattr(build, "_load", lambda: loaded)
+    return mode
+
+
 @pytest.fixture
 def tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The kernels with AMX imitated in C; skips where there can be none."""
-    compiler = build.find_compiler()
-    if compiler is None or build.obstacle("software"):
-        pytest.skip("no compiler, or not a CPU the kernels are for")
-    path = build.build(compiler, os.environ.get("GROUNDUP_TEST_KERNELS", "software"))
-    loaded = build.Status(path, "AMX imitated", True), ctypes.CDLL(str(path))
-    monkeypatch.setattr(build, "_load", lambda: loaded)
+    """The kernels with AMX imitated in C."""
+    use("software", monkeypatch)
 
 
 @pytest.fixture(params=["avx512", "software"])
-def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def kernels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """The kernels without AMX, then with AMX imitated."""
-    compiler = build.find_compiler()
-    if compiler is None or build.obstacle(request.param):
-        pytest.skip("no compiler, or not a CPU the kernels are for")
-    # Under the sanitizer there is one library, whose tiles are imitated.
-    mode: str = "software" if "GROUNDUP_TEST_KERNELS" in os.environ else request.param
-    path = build.build(compiler, os.environ.get("GROUNDUP_TEST_KERNELS", mode))
-    loaded = build.Status(path, mode, mode == "software"), ctypes.CDLL(str(path))
-    monkeypatch.setattr(build, "_load", lambda: loaded)
-    yield mode
+    return use(request.param, monkeypatch)

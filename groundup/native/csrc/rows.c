@@ -2,8 +2,6 @@
 
 #include "rows.h"
 
-#include <omp.h>
-
 struct rows {
     struct weights weights;
     const float *inputs;  // (M, K)
@@ -23,12 +21,10 @@ int groundup_rows(const struct rows *r) {
     prepare(&operand, r->inputs, w->depth, r->rows, w->depth, w->format);
     #pragma omp parallel num_threads(r->num_threads)
     {
-        const int64_t steps = padded(w->num_rows, 16) / 16, threads = omp_get_num_threads();
-        const int from = (int)(steps * omp_get_thread_num() / threads) * 16;
-        const int end = (int)(steps * (omp_get_thread_num() + 1) / threads) * 16;
+        int from, to;
+        share(w->num_rows, &from, &to);
         tiles_begin();
-        multiply(w, from, end < w->num_rows ? end : w->num_rows, &operand, r->rows, r->outputs,
-                 w->num_rows);
+        multiply(w, from, to, &operand, r->rows, r->outputs, w->num_rows);
         tiles_end();
     }
     free(block);

@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include <omp.h>
+
 #include "rows_tiles.h"
 
 // Weight rows from..to times all x: y (M, N), rows `stride` apart.
@@ -23,4 +25,12 @@ static void multiply(const struct weights *w, int from, int to, const struct ope
     for (; n < to; n++) {
         for (int m = 0; m < rows; m++) block(w, n, 1, x, m, 1, y, stride);
     }
+}
+
+// The share of `count` weight rows that is this thread's, in steps of 16.
+static inline void share(int count, int *from, int *to) {
+    int thread = omp_get_thread_num(), threads = omp_get_num_threads(), steps = (count + 15) / 16;
+    *from = 16 * (int)((int64_t)steps * thread / threads);
+    int end = 16 * (int)((int64_t)steps * (thread + 1) / threads);
+    *to = end < count ? end : count;
 }

@@ -46,14 +46,6 @@ static void embed(const struct model *model, const struct tokens *tokens, float 
     }
 }
 
-// The share of `count` columns that is this thread's, in steps of 16.
-static void share(int count, int *from, int *to) {
-    int thread = omp_get_thread_num(), threads = omp_get_num_threads(), steps = (count + 15) / 16;
-    *from = 16 * (int)((int64_t)steps * thread / threads);
-    int end = 16 * (int)((int64_t)steps * (thread + 1) / threads);
-    *to = end < count ? end : count;
-}
-
 static void add_bias(float *y, size_t stride, const float *bias, int rows, int from, int to) {
     if (!bias) return;
     for (int m = 0; m < rows; m++) {
